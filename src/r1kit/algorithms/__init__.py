@@ -1,0 +1,27 @@
+"""Algorithms as pure functions over flat token arrays, one family per file.
+
+`advantages` (what was better than usual), `policy_loss` (how far to move), `kl` (how far from the reference),
+`aggregation` (how tokens add up to one loss), `dynamic_sampling` (which groups are worth training on),
+`entropy` (log-probs and entropy without the whole array of logits). Nothing here knows of models, engines,
+processes or files.
+"""
+
+from r1kit.algorithms.advantages import group_advantages
+from r1kit.algorithms.aggregation import denominator, token_weights
+from r1kit.algorithms.dynamic_sampling import UsefulShare, problems_to_sample, take_groups, useful_groups
+from r1kit.algorithms.entropy import chunked_logprobs
+from r1kit.algorithms.kl import kl_estimate
+from r1kit.algorithms.policy_loss import policy_loss
+
+__all__ = [
+    "UsefulShare",
+    "chunked_logprobs",
+    "denominator",
+    "group_advantages",
+    "kl_estimate",
+    "policy_loss",
+    "problems_to_sample",
+    "take_groups",
+    "token_weights",
+    "useful_groups",
+]

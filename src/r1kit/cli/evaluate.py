@@ -1,0 +1,54 @@
+"""`r1kit eval`: measure a model on a task's held-out problems."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1kit.cli.options import DtypeOption, ModelArgument, SetOption
+
+
+def evaluate(
+    model: ModelArgument,
+    task: Annotated[
+        str | None,
+        typer.Option("--task", help="countdown or multiplication.", show_default="the run's task"),
+    ] = None,
+    overrides: SetOption = None,
+    problems: Annotated[int, typer.Option("--problems", help="At most so many held-out problems.")] = 512,
+    samples: Annotated[int, typer.Option("--samples", help="Responses per problem.")] = 8,
+    cap: Annotated[int, typer.Option("--cap", help="Most tokens of a response.")] = 240,
+    temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 1.0,
+    top_p: Annotated[float, typer.Option("--top-p")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    dtype: DtypeOption = "auto",
+    processes: Annotated[str, typer.Option("--processes", help="A number, or auto.")] = "auto",
+    out: Annotated[Path | None, typer.Option("--out", help="Write everything, examples too, as JSON.")] = None,
+) -> None:
+    """Measure a model on held-out problems: pass@k with intervals, length, format, behaviour."""
+    from r1kit.pipeline.export import find_model
+    from r1kit.pipeline.files import write_json
+    from r1kit.pipeline.measure import describe_evaluation, measure_checkpoint, one_stage_recipe
+
+    settings = {
+        "problems": problems,
+        "samples": samples,
+        "max_tokens": cap,
+        "temperature": temperature,
+        "top_p": top_p,
+    }
+    recipe = one_stage_recipe(
+        find_model(model),
+        task,
+        settings,
+        seed=seed,
+        dtype=dtype,
+        processes=processes,
+        overrides=overrides or [],
+    )
+    evaluation = measure_checkpoint(recipe)
+    typer.echo(describe_evaluation(evaluation))
+    if out is not None:
+        write_json(out, evaluation)

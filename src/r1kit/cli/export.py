@@ -1,0 +1,25 @@
+"""`r1kit export`: a checkpoint for plain Transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from r1kit.cli.options import ModelArgument
+
+
+def export(
+    model: ModelArgument,
+    destination: Annotated[Path, typer.Argument(metavar="DEST", help="A directory to make.")],
+    stage: Annotated[
+        str | None, typer.Option("--stage", help="Of a run directory: the stage whose model to take.")
+    ] = None,
+) -> None:
+    """Copy a model in Hugging Face layout and prove that plain Transformers computes the same."""
+    from r1kit.pipeline.export import export_checkpoint, find_model
+
+    source = find_model(model, stage)
+    gap = export_checkpoint(source, destination)
+    typer.echo(f"{source} -> {destination}; Transformers agrees within {gap:.1e} nats")

@@ -1,0 +1,64 @@
+"""The typed recipe: schema, loading with overrides, the stage graph. Imports no torch."""
+
+from __future__ import annotations
+
+from r1kit.config.corpus import CorpusSettings
+from r1kit.config.errors import ConfigError, UserError
+from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.load import dump_recipe, load_recipe, parse_recipe
+from r1kit.config.machine import resolve, resolve_dtype, resolve_processes, usable_cores
+from r1kit.config.parts import (
+    AlgorithmSettings,
+    DynamicSamplingSettings,
+    EngineSettings,
+    EvalSettings,
+    ModelSettings,
+    OptimizerSettings,
+    OverlongSettings,
+    RewardSettings,
+    SamplingSettings,
+    TrainingEvalSettings,
+)
+from r1kit.config.schema import (
+    EvaluateSettings,
+    PretrainSettings,
+    Recipe,
+    ReportSettings,
+    RLSettings,
+    StageSettings,
+)
+from r1kit.config.tasks import CountdownSettings, MultiplicationSettings, TaskSettings
+
+__all__ = [
+    "AlgorithmSettings",
+    "ConfigError",
+    "CorpusSettings",
+    "CountdownSettings",
+    "DynamicSamplingSettings",
+    "EngineSettings",
+    "EvalSettings",
+    "EvaluateSettings",
+    "ModelSettings",
+    "MultiplicationSettings",
+    "OptimizerSettings",
+    "OverlongSettings",
+    "PretrainSettings",
+    "RLSettings",
+    "Recipe",
+    "ReportSettings",
+    "RewardSettings",
+    "SamplingSettings",
+    "StageSettings",
+    "TaskSettings",
+    "TrainingEvalSettings",
+    "UserError",
+    "dump_recipe",
+    "load_recipe",
+    "parse_recipe",
+    "resolve",
+    "resolve_dtype",
+    "resolve_processes",
+    "stage_inputs",
+    "stage_order",
+    "usable_cores",
+]

@@ -1,0 +1,28 @@
+"""The base of all settings and the number types they use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _refuse_bool(value: Any) -> Any:
+    # pydantic reads true as 1; in a recipe `steps: yes` is a mistake, not a 1.
+    if isinstance(value, bool):
+        raise ValueError(f"found {value}: expected a number")
+    return value
+
+
+_Number = BeforeValidator(_refuse_bool)
+Count = Annotated[int, _Number, Field(ge=1)]
+Natural = Annotated[int, _Number, Field(ge=0)]
+Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, _Number, Field(ge=0, le=1)]
+
+
+class Settings(BaseModel):
+    """Frozen, and every key it does not know is refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

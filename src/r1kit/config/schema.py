@@ -1,0 +1,233 @@
+"""The typed recipe: every setting of every stage kind, with its default, its range and what it means.
+
+Unknown keys are refused. Shares lie in [0, 1]; lengths and caps are tokens; rates are per optimiser step.
+Nothing here imports torch, so a recipe can be read and checked on any machine in a moment.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from r1kit.config.corpus import CorpusSettings
+from r1kit.config.fields import Count, Natural, NonNegative, Positive, Settings
+from r1kit.config.parts import (
+    AlgorithmSettings,
+    DynamicSamplingSettings,
+    EngineSettings,
+    EvalSettings,
+    ModelSettings,
+    OptimizerSettings,
+    RewardSettings,
+    SamplingSettings,
+    TrainingEvalSettings,
+)
+from r1kit.config.tasks import AnyTask
+
+REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+EXPECTATION = re.compile(r"([A-Za-z_]\w*)\.(\S+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
+
+DType = Literal["auto", "float32", "bfloat16"]
+Decay = Literal["linear", "cosine", "constant"]
+
+
+class StageSettings(Settings):
+    """What every stage has."""
+
+    edge_fields: ClassVar[tuple[str, ...]] = ()
+    produces_model: ClassVar[bool] = False
+    kind: str
+
+
+class _Scheduled(StageSettings):
+    """What both kinds of training share."""
+
+    optimizer: OptimizerSettings
+    warmup_steps: Natural = 0
+    decay: Decay = Field("constant", description="shape of the learning rate after the warm-up")
+    grad_clip: NonNegative = Field(1.0, description="largest norm of the gradient; 0 is off")
+    token_budget: Count = Field(description="tokens in one micro-batch, per process: more memory, fewer passes")
+    log_every: Count = 1
+    checkpoint_every: Count = Field(10, description="steps between checkpoints")
+    keep_checkpoints: Count = Field(2, description="newest checkpoints kept")
+    evaluate: TrainingEvalSettings = Field(default_factory=TrainingEvalSettings)
+
+    def _check_warmup(self, steps: int) -> None:
+        if self.warmup_steps > steps:
+            raise ValueError(
+                f"warmup_steps is {self.warmup_steps} but the stage has {steps} steps: "
+                "the learning rate would never reach lr; lower warmup_steps or train longer"
+            )
+
+
+class PretrainSettings(_Scheduled):
+    """A tiny base model from random weights on the generated corpus of the task."""
+
+    produces_model: ClassVar[bool] = True
+    kind: Literal["pretrain"] = "pretrain"
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    corpus: CorpusSettings = Field(default_factory=CorpusSettings)
+    tokens: Count = Field(3_900_000, description="training tokens")
+    tokens_per_step: Count = Field(2048, description="tokens of one optimiser step, over all processes")
+    document_length: Count = Field(256, description="longer documents are cut to this many tokens")
+    optimizer: OptimizerSettings = Field(
+        default_factory=lambda: OptimizerSettings(name="muon", lr=0.02, adam_lr=3e-3, betas=(0.9, 0.95))
+    )
+    warmup_steps: Natural = 50
+    decay: Decay = "linear"
+    token_budget: Count = 2048
+    log_every: Count = 20
+    checkpoint_every: Count = 500
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps: `tokens` rounded up to whole steps."""
+        return -(-self.tokens // self.tokens_per_step)
+
+    @model_validator(mode="after")
+    def _possible(self) -> PretrainSettings:
+        if self.token_budget < self.document_length:
+            raise ValueError(
+                f"token_budget is {self.token_budget}, smaller than one sequence of document_length "
+                f"{self.document_length}: set it to {self.document_length} or more"
+            )
+        self._check_warmup(self.steps)
+        return self
+
+
+class RLSettings(_Scheduled):
+    """R1-Zero's step: sample groups, judge them by rule, one policy-gradient update."""
+
+    edge_fields: ClassVar[tuple[str, ...]] = ("model",)
+    produces_model: ClassVar[bool] = True
+    kind: Literal["rl"] = "rl"
+    model: str = Field(description="policy to start from: ${stage}, or a checkpoint directory")
+    steps: Count = 75
+    problems_per_step: Count = 32
+    samples_per_problem: Count = Field(8, description="group size G")
+    token_budget: Count = Field(8192, description="prompt + response tokens in one micro-batch, per process")
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    algorithm: AlgorithmSettings = Field(default_factory=AlgorithmSettings)
+    dynamic_sampling: DynamicSamplingSettings = Field(default_factory=DynamicSamplingSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    warmup_steps: Natural = 5
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    rollouts_every: Natural = Field(5, description="steps between stored rollouts; 0 stores none")
+
+    @model_validator(mode="after")
+    def _possible(self) -> RLSettings:
+        if self.samples_per_problem < 2:
+            raise ValueError(
+                f"samples_per_problem is {self.samples_per_problem}: a group advantage compares the samples "
+                "of one problem, so at least 2 are needed; 8 is usual"
+            )
+        if self.token_budget <= self.sampling.max_tokens:
+            raise ValueError(
+                f"token_budget is {self.token_budget}, smaller than one sequence (a prompt and up to "
+                f"sampling.max_tokens = {self.sampling.max_tokens} tokens): raise it"
+            )
+        rollouts = self.problems_per_step * self.samples_per_problem
+        if self.algorithm.minibatches > rollouts:
+            raise ValueError(
+                f"algorithm.minibatches is {self.algorithm.minibatches} but a step has {rollouts} rollouts: "
+                "lower minibatches"
+            )
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature is 0 (greedy): all samples of a group would be one; 1.0 is usual")
+        cut = [n for n, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)) if getattr(self.sampling, n) != off]
+        if cut:
+            raise ValueError(
+                f"sampling.{cut[0]} is {getattr(self.sampling, cut[0])}: RL trains the full distribution, so samples "
+                "of a truncated one would bias it silently; leave it off in training (evaluations may use it)"
+            )
+        overlong = self.reward.overlong
+        if overlong is not None and overlong.buffer > self.sampling.max_tokens:
+            raise ValueError(
+                f"reward.overlong.buffer is {overlong.buffer}, longer than the cap of "
+                f"{self.sampling.max_tokens} tokens: every response would be punished; lower buffer"
+            )
+        self._check_warmup(self.steps)
+        return self
+
+
+class EvaluateSettings(StageSettings, EvalSettings):
+    """Measure a model on the held-out problems of the recipe's task."""
+
+    edge_fields: ClassVar[tuple[str, ...]] = ("model",)
+    kind: Literal["evaluate"] = "evaluate"
+    model: str = Field(description="model to measure: ${stage}, or a checkpoint directory")
+    top_k: Natural = Field(0, description="0 is off")
+    deterministic: bool = Field(False, description="see engine.deterministic")
+    slots: Count = Field(256, description="responses decoded at a time, per process")
+
+
+class ReportSettings(StageSettings):
+    """Write report.html once the stages in `after` are done (every run also writes it at its end)."""
+
+    kind: Literal["report"] = "report"
+    after: tuple[str, ...] = Field((), description="stages to wait for, as ${stage}")
+    edge_fields: ClassVar[tuple[str, ...]] = ("after",)
+
+
+Stage = Annotated[PretrainSettings | RLSettings | EvaluateSettings | ReportSettings, Field(discriminator="kind")]
+STAGE_KINDS: dict[str, type[StageSettings]] = {
+    "pretrain": PretrainSettings,
+    "rl": RLSettings,
+    "evaluate": EvaluateSettings,
+    "report": ReportSettings,
+}
+
+
+class TrackSettings(Settings):
+    """Optional trackers beside metrics.jsonl; they need the `track` extra."""
+
+    tensorboard: bool = False
+    wandb: bool = False
+
+
+class RateSettings(Settings):
+    """Stated rates that turn time into energy and money in ledger.json; unset leaves them out."""
+
+    watts: Positive | None = Field(None, description="draw of the whole machine while it runs, in watts")
+    price_per_hour: Positive | None = Field(None, description="price of an hour of this machine")
+    currency: str = "USD"
+
+
+class Recipe(Settings):
+    """A whole recipe: one seed, one task, stages joined by ${stage}, and what must hold at the end."""
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str = ""
+    seed: Natural = 0
+    task: AnyTask
+    processes: Annotated[Count | Literal["auto"], Field(union_mode="left_to_right")] = "auto"
+    dtype: DType = Field("auto", description="compute type; master weights are always float32")
+    stages: dict[str, Stage] = Field(min_length=1)
+    expect: tuple[str, ...] = Field((), description='conditions on results, "stage.metric >= number"')
+    track: TrackSettings = Field(default_factory=TrackSettings)
+    rates: RateSettings = Field(default_factory=RateSettings)
+
+    @field_validator("stages")
+    @classmethod
+    def _stage_names(cls, stages: dict[str, Any]) -> dict[str, Any]:
+        for name in stages:
+            if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+                raise ValueError(
+                    f"stage name {name!r}: expected letters, digits and _ (it names directories and paths)"
+                )
+            if name in cls.model_fields:
+                raise ValueError(f"stage name {name!r} is a setting of the recipe itself: choose another name")
+        return stages
+
+    @model_validator(mode="after")
+    def _expectations(self) -> Recipe:
+        for text in self.expect:
+            match = EXPECTATION.fullmatch(text.strip())
+            if match is None:
+                raise ValueError(f'expect {text!r}: expected "stage.metric >= number", such as "final.pass@1 >= 0.45"')
+            if match[1] not in self.stages:
+                raise ValueError(f"expect {text!r}: no stage {match[1]!r}; the stages are {', '.join(self.stages)}")
+        return self

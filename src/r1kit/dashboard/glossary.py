@@ -1,0 +1,241 @@
+"""What every number of the report means, where it should be, and what to do when it is not.
+
+The order is the order of reading: results first, then behaviour, then the health of the training itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One metric. `keys` are its names in metrics.jsonl and in evaluations."""
+
+    name: str
+    keys: tuple[str, ...]
+    meaning: str
+    healthy: str
+    action: str
+
+    @property
+    def anchor(self) -> str:
+        return "term-" + self.name.lower().replace("@", "-at-").replace(",", "").replace(" ", "-")
+
+
+GLOSSARY: tuple[Entry, ...] = (
+    Entry(
+        "pass@1",
+        ("pass@1",),
+        "The chance that one sampled response is right: the mean over k samples of each held-out problem. "
+        "The interval (95 %) comes from drawing whole families of problems again and again, so that "
+        "problems made of the same material count as one piece of evidence.",
+        "Starts at 4–16 % for a tiny base and rises fastest in the first third of the RL steps.",
+        "Flat from the start: look at useful groups (is there anything to learn from?) and at verdicts "
+        "right (can the base check itself?). Training accuracy rises but this does not: the policy has "
+        "memorised; use more problems.",
+    ),
+    Entry(
+        "pass@k",
+        ("pass@k",),
+        "The chance that at least one of k samples is right, estimated without bias from all samples of a problem.",
+        "Well above pass@1 before RL: that gap is what RL turns into pass@1. Afterwards the two lie closer together.",
+        "pass@k of the base near its pass@1: the base explores too little; train the base longer before RL.",
+    ),
+    Entry(
+        "training accuracy",
+        ("accuracy",),
+        "The share of right responses among everything sampled in the step, on training problems.",
+        "Close to held-out pass@1. With dynamic sampling it counts the dropped groups too.",
+        "Far above held-out pass@1: too few training problems. Near 100 %: the task is used up; make it harder.",
+    ),
+    Entry(
+        "reward",
+        ("reward",),
+        "The mean reward of a response: the weighted sum of the parts that the recipe names. Nothing in it "
+        "counts attempts, checks or length, unless the recipe turns the overlong part on.",
+        "Rises together with accuracy.",
+        "Rises without accuracy: the policy earns the format part alone. Lower that weight, or use advantage: none.",
+    ),
+    Entry(
+        "format",
+        ("format", "format_finished"),
+        "The share of responses with one think block followed by one answer block. 'Of finished' leaves "
+        "out the responses that ran into the cap, which cannot be well-formed.",
+        "Above 95 % of finished responses by the end.",
+        "1.0 while accuracy falls to 0: format hacking; see reward. Stays low: the base has hardly seen the tags.",
+    ),
+    Entry(
+        "response tokens",
+        ("response_tokens", "tokens_mean"),
+        "The mean number of tokens in a response, the stop token included, those cut at the cap included.",
+        "At least doubles over a run, on its own: nothing rewards length. A late fall with rising accuracy "
+        "is fine: the policy stops trying what cannot work.",
+        "Falls while accuracy rises: the policy learns better guesses instead of search. Its base checks "
+        "itself badly; see verdicts right.",
+    ),
+    Entry(
+        "truncated",
+        ("truncated",),
+        "The share of responses that reached the cap without ending. They count as wrong.",
+        "Rises with length, peaks, then falls below its peak in the last third.",
+        "Above 40 % and rising: raise max_tokens, or turn on the overlong part of the reward.",
+    ),
+    Entry(
+        "attempts",
+        ("attempts",),
+        "Candidate solutions written down in one response.",
+        "Rises from about 2 to between 6 and 8.",
+        "Falls towards 1: search is being unlearned; see response tokens.",
+    ),
+    Entry(
+        "backtracking",
+        ("backtracking",),
+        "The share of responses that reject one attempt in words ('no') and write another.",
+        "Above 80 % by the end. It is present in the base and RL makes it the rule.",
+        "Falls: as for attempts.",
+    ),
+    Entry(
+        "verification",
+        ("verification",),
+        "The share of responses that check a result against the question, in the form that the task recognises.",
+        "High and steady, or rising.",
+        "Falls while accuracy rises: the working is becoming decoration; look at verdicts right and arithmetic right.",
+    ),
+    Entry(
+        "verdicts right",
+        ("verdict_right",),
+        "Of the verdicts written ('yes', 'no'), the share that is true. It decides whether search can pay: "
+        "a model that cannot tell a hit from a miss gains nothing by trying again.",
+        "Above 97 % in the base and rising.",
+        "Below 90 % in the base: pre-train longer or clean the corpus before spending on RL.",
+    ),
+    Entry(
+        "arithmetic right",
+        ("arithmetic_right",),
+        "Of the equations written, the share that holds.",
+        "Above 80 % after pre-training, not falling during RL.",
+        "Falls while accuracy rises: the written working no longer carries the answer.",
+    ),
+    Entry(
+        "numbers right",
+        ("numbers_right",),
+        "Of the attempts written, the share that uses exactly the numbers given.",
+        "A late and rather sudden rise in pre-training, which the loss hardly shows. Above 85 % before RL starts.",
+        "Still low at the end of pre-training: give the base more tokens; RL cannot mend this cheaply.",
+    ),
+    Entry(
+        "right, of finished",
+        ("right_finished",),
+        "The share of right answers among the responses that ended by themselves.",
+        "Well above pass@1 while many responses are truncated; the two meet as truncation goes away.",
+        "Falls while truncated falls: the policy stops early and guesses.",
+    ),
+    Entry(
+        "repeated attempts",
+        ("repeats",),
+        "Of the attempts written, the share that repeats an earlier one of the same response to the letter.",
+        "Below 30 %; lower is cheaper.",
+        "Rising: responses fill up with what has failed already; lower max_tokens, or reward shorter search.",
+    ),
+    Entry(
+        "entropy",
+        ("entropy",),
+        "The mean uncertainty, in nats, of the next-token distribution over the sampled tokens.",
+        "Falls slowly and keeps well above zero.",
+        "Collapses within a few steps: lower the learning rate or raise clip_high. Climbs without end: lower both.",
+    ),
+    Entry(
+        "useful groups",
+        ("useful_groups",),
+        "The share of groups whose rewards differ. When all samples of a problem are right, or all wrong, "
+        "the advantage is zero and the group teaches nothing.",
+        "Above 50 %. Dynamic sampling replaces the others.",
+        "Low with accuracy low: problems too hard, or group too small. Low with accuracy high: problems too easy.",
+    ),
+    Entry(
+        "gradient norm",
+        ("grad_norm",),
+        "The length of the gradient before it is clipped to grad_clip.",
+        "Steady, of the size of grad_clip or smaller, without spikes.",
+        "Spikes: lower the learning rate. Always far above grad_clip: the clip is your learning rate.",
+    ),
+    Entry(
+        "clip share",
+        ("clip_low", "clip_high"),
+        "The share of tokens whose probability moved out of the trust region, so that their gradient is "
+        "cut. Zero when every batch is used for one optimiser step (strictly on-policy).",
+        "0 with one minibatch; below 1–2 % with several.",
+        "Above 5 %: fewer minibatches or a lower learning rate.",
+    ),
+    Entry(
+        "KL",
+        ("approx_kl", "kl"),
+        "How far the policy moved: approx_kl from the policy that sampled the batch, kl from the reference "
+        "policy (only where the recipe keeps one).",
+        "approx_kl below 0.01 in every step.",
+        "Jumps: lower the learning rate; check that sampling and training use the same dtype.",
+    ),
+    Entry(
+        "loss",
+        ("loss",),
+        "In pre-training the mean negative log-likelihood of the next token, in nats. In RL the surrogate "
+        "objective, whose height means nothing: read reward and accuracy instead.",
+        "Pre-training: falls steeply, then slowly.",
+        "Pre-training loss goes up or is not a number: lower the learning rate, check grad_clip.",
+    ),
+    Entry(
+        "learning rate",
+        ("lr",),
+        "The step size after warm-up and decay.",
+        "As the recipe says.",
+        "Nothing to do; it is shown so that jumps elsewhere can be matched with it.",
+    ),
+    Entry(
+        "tokens",
+        (
+            "tokens_sampled",
+            "tokens_trained",
+            "tokens_discarded",
+            "groups_sampled",
+            "groups_trained",
+            "carried",
+        ),
+        "Response tokens sampled, those of them trained on, and those discarded with groups that teach "
+        "nothing. Useful groups beyond the batch are carried on to the next step; failed groups could not "
+        "be judged and are never trained.",
+        "Discarded well below half of sampled.",
+        "Mostly discarded: see useful groups.",
+    ),
+    Entry(
+        "step time",
+        ("sample_s", "reward_s", "train_s", "sync_s", "tokens_per_s"),
+        "Seconds of each part of one step, and response tokens sampled per second of whole steps.",
+        "Sampling and training share the step; judging and weight sync are slivers.",
+        "Judging is large: its verifier is slow. Speed drops suddenly: something else uses the machine.",
+    ),
+    Entry(
+        "log-prob",
+        ("logprob",),
+        "The natural logarithm of the probability with which a token was sampled. In the token strip, "
+        "colour is surprise: pale tokens were certain, strong ones were choices.",
+        "Strong colour where an attempt begins (a real choice), pale inside arithmetic and verdicts.",
+        "Strong colour inside arithmetic: the model has not learned its facts.",
+    ),
+    Entry(
+        "advantage",
+        ("advantage",),
+        "The reward of a response minus the mean reward of its group: the sign says whether the step made "
+        "the response more likely or less. Divided by the group's spread where the recipe says advantage: "
+        "std.",
+        "Mixed signs within a group.",
+        "All zero: the group taught nothing; see useful groups.",
+    ),
+)
+
+_BY_KEY = {key: entry for entry in GLOSSARY for key in entry.keys}
+
+
+def entry_of(key: str) -> Entry | None:
+    """The entry that explains metric `key`, if there is one; every pass@k beyond 1 has the same."""
+    return _BY_KEY.get(key) or (_BY_KEY["pass@k"] if key.startswith("pass@") else None)

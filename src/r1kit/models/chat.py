@@ -1,0 +1,38 @@
+"""Problems to token ids: bare text for base models, the chat template for the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from r1kit.records import Problem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
+    """Token ids of a problem's prompt, the assistant's prefill included.
+
+    A single message with role "text" is the whole prompt as it stands (after <bos> where the tokenizer has one). Any
+    other conversation goes through the tokenizer's chat template with an open assistant turn.
+    """
+    if problem.prompt[0].role == "text":
+        bos = [tokenizer.bos_token_id] if tokenizer.bos_token_id is not None else []
+        text = problem.prompt[0].content + problem.prefill
+        return bos + tokenizer.encode(text, add_special_tokens=False)
+    if tokenizer.chat_template is None:
+        raise ValueError(
+            f"problem {problem.id} is a conversation, but the tokenizer has no chat template: use a task template for "
+            "base models (compact, tinyzero, r1_zero), or a model with a chat template"
+        )
+    rendered: Any = tokenizer.apply_chat_template(
+        [m.to_json() for m in problem.prompt], tokenize=False, add_generation_prompt=True
+    )
+    return tokenizer.encode(rendered + problem.prefill, add_special_tokens=False)
+
+
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Tokens that end a response."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError("the tokenizer has no eos token: responses could never stop; set one in tokenizer_config.json")
+    return (int(tokenizer.eos_token_id),)

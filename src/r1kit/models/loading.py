@@ -1,0 +1,48 @@
+"""Any Hugging Face checkpoint in, and out again: the native decoder where it applies, Transformers where not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBase
+
+from r1kit.models.checkpoint import CheckpointError, load_decoder, read_config, unsupported_reason, write_decoder
+from r1kit.models.decoder import Decoder
+from r1kit.models.transformers_model import TransformersModel
+
+LanguageModel = Decoder | TransformersModel
+"""What trains and what samples: `forward(token_ids_T, positions_T, attend)`, `logits`, `head_weight`, `config`."""
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load_model(directory: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu") -> LanguageModel:
+    """The model of a checkpoint directory, behind the one small interface of `Decoder`."""
+    if unsupported_reason(read_config(directory)) is None:
+        return load_decoder(directory, dtype=DTYPES[dtype], device=device)
+    return TransformersModel.load(directory, dtype=DTYPES[dtype], device=device)
+
+
+def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer saved beside a checkpoint."""
+    if not (Path(directory) / "tokenizer_config.json").is_file():
+        raise CheckpointError(f"{directory}: no tokenizer_config.json; expected a checkpoint with its tokenizer")
+    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+
+
+def write_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:
+    """Weights, config, tokenizer and generation_config.json: a directory that plain Transformers loads."""
+    if isinstance(model, Decoder):
+        write_decoder(model, directory)
+    else:
+        model.write(directory)
+    tokenizer.save_pretrained(directory)
+    GenerationConfig(
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    ).save_pretrained(directory)

@@ -1,0 +1,98 @@
+"""Has a stage changed since it ran? Fingerprints of settings and inputs, and the words for what differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.load import parse_recipe
+from r1kit.config.schema import Recipe
+from r1kit.pipeline.files import RunError
+from r1kit.pipeline.lineage import changed_code, code_hashes, digest, hash_directory
+from r1kit.pipeline.run_directory import RunDirectory
+
+# What a stage depends on besides its own settings.
+SHARED = ("seed", "task", "dtype", "processes")
+
+
+def fingerprints(recipe: Recipe) -> dict[str, str]:
+    """Per stage a hash of its settings, the shared settings and the fingerprints of its inputs.
+
+    The recipe is resolved ("auto" replaced). A model that is a local directory counts by its content.
+    """
+    plain = recipe.model_dump(mode="json")
+    shared = {key: plain[key] for key in SHARED}
+    found: dict[str, str] = {}
+    for name in stage_order(recipe):
+        inputs = {key: found[upstream] for key, upstream in stage_inputs(recipe.stages[name]).items()}
+        model = getattr(recipe.stages[name], "model", None)
+        if isinstance(model, str) and "model" not in inputs and Path(model).is_dir():
+            inputs["model"] = hash_directory(Path(model))
+        found[name] = digest({"settings": plain["stages"][name], "inputs": inputs, **shared})
+    return found
+
+
+def refuse_changes(run: RunDirectory, recipe: Recipe, now: Mapping[str, str]) -> None:
+    """Raise RunError, naming what differs, where a stage that began here has other settings or inputs now."""
+    changed = [name for name in now if (before := begun(run, name)) and before["fingerprint"] != now[name]]
+    if not changed:
+        return
+    old = parse_recipe(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
+    relevant = _with_inputs(recipe, changed)
+    lines = [
+        f"    {key}: {before!r} -> {after!r}"
+        for key, before, after in differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
+        if key.split(".")[0] in SHARED or (key.startswith("stages.") and key.split(".")[1] in relevant)
+    ]
+    what = "\n".join(lines) or "    the content of an input model"
+    raise RunError(
+        f"{run.root} holds a run of other settings; stages already run ({', '.join(changed)}) would change:\n"
+        f"{what}\nStart over with --fresh (make quickstart FRESH=1), or keep both with another --out."
+    )
+
+
+def refuse_new_code(run: RunDirectory, lineage: Mapping[str, Any], *, allow: bool) -> list[str]:
+    """Source files that changed since this run was last worked on; RunError where they are not allowed."""
+    history = lineage.get("history") or []
+    before = (lineage.get("code") or {}).get(history[-1]["code"], {}) if history else {}
+    changed = changed_code(before) if before else []
+    if changed and not allow:
+        shown = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
+        raise RunError(
+            f"{run.root} was begun with another version of r1kit ({shown} changed): going on would mix the "
+            "two. Start over with --fresh (make quickstart FRESH=1), choose another --out, or accept it with "
+            "--allow-new-code."
+        )
+    return changed
+
+
+def code_version() -> str:
+    return digest(code_hashes())
+
+
+def begun(run: RunDirectory, stage: str) -> dict[str, Any] | None:
+    """The record of a stage that finished or began here."""
+    return run.finished(stage) or run.started(stage)
+
+
+def differences(before: Any, after: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """(dotted key, old, new) of every value that differs; a key missing on one side counts as None."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        found = []
+        for name in [*before, *(n for n in after if n not in before)]:
+            found += differences(before.get(name), after.get(name), f"{key}.{name}" if key else str(name))
+        return found
+    return [] if before == after else [(key, before, after)]
+
+
+def _with_inputs(recipe: Recipe, names: list[str]) -> set[str]:
+    wanted: set[str] = set()
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            queue += stage_inputs(recipe.stages[name]).values()
+    return wanted

@@ -1,0 +1,102 @@
+"""`r1kit doctor`: what this machine can run, and how fast. Measures; does not guess where it can measure."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import time
+from dataclasses import dataclass
+
+from r1kit.config.load import load_recipe
+from r1kit.config.machine import resolve
+from r1kit.pipeline.catalog import find_recipe
+from r1kit.pipeline.lineage import library_versions, machine
+from r1kit.pipeline.plan import plan_stages
+from r1kit.pipeline.progress import duration, gib
+
+# Shares of the measured matrix-product rate that training and decoding of tiny models reach (benchmarks/
+# measures them); they turn work into the estimate of time below.
+TRAIN_SHARE, DECODE_SHARE = 0.25, 0.12
+ROWS, WIDTH, SECONDS = 8192, 384, 0.4
+
+TOOLS = {
+    "bwrap": "isolation of untrusted programs",
+    "g++": "optional kernels and C++ tests",
+    "git": "lineage",
+}
+EXTRAS = {
+    "tensorboardX": "track.tensorboard",
+    "wandb": "track.wandb",
+    "trl": "benchmarks/rl_step.py",
+    "vllm": "the vLLM engine",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report."""
+
+    name: str
+    found: str
+
+
+def examine() -> list[Finding]:
+    """Everything the report says, in order. Takes a few seconds: it measures matrix products."""
+    host = machine()
+    rates = {dtype: matmul_gflops(dtype) for dtype in ("float32", "bfloat16")}
+    recipe = resolve(load_recipe(find_recipe("tinyzero")))
+    versions = library_versions(("torch", "transformers", "numpy"))
+    memory = gib(host["memory_bytes"]) if host["memory_bytes"] else "unknown"
+    faster = max(rates, key=lambda dtype: rates[dtype])
+    return [
+        Finding("machine", f"{host['processor']}, {host['cores']} cores, {memory}"),
+        Finding("python", f"{host['python']}, torch {versions['torch']}, transformers {versions['transformers']}"),
+        Finding("gpu", gpu()),
+        *(Finding(dtype, f"{rate:.0f} GFLOP/s per core in matrix products") for dtype, rate in rates.items()),
+        Finding("dtype", f"auto is {recipe.dtype} here; measured faster now: {faster}"),
+        Finding("processes", f"auto is {recipe.processes}, one thread each"),
+        Finding("quick start", f"about {duration(estimate(rates[recipe.dtype]))} by estimate (installation apart)"),
+        *(Finding(tool, f"{_found(shutil.which(tool))} ({use})") for tool, use in TOOLS.items()),
+        *(Finding(module, f"{_found(importlib.util.find_spec(module))} ({use})") for module, use in EXTRAS.items()),
+    ]
+
+
+def estimate(gflops: float) -> float:
+    """Seconds of the quick start on idle cores at this matrix-product rate per core, installation apart."""
+    recipe = resolve(load_recipe(find_recipe("tinyzero")))
+    plans = plan_stages(recipe)
+    rate = gflops * 1e9 * int(recipe.processes)
+    train = sum(plan.train_flops for plan in plans) / TRAIN_SHARE
+    decode = sum(plan.decode_flops for plan in plans) / DECODE_SHARE
+    return (train + decode) / rate
+
+
+def matmul_gflops(dtype: str) -> float:
+    """Best rate of F.linear on one thread over repeated calls, in GFLOP/s."""
+    import torch
+    import torch.nn.functional as F
+
+    torch.set_num_threads(1)
+    x = torch.randn(ROWS, WIDTH).to(getattr(torch, dtype))
+    weight = torch.randn(WIDTH, WIDTH).to(x.dtype)
+    best, ends = float("inf"), time.perf_counter() + SECONDS
+    with torch.no_grad():
+        while time.perf_counter() < ends:
+            began = time.perf_counter()
+            F.linear(x, weight)
+            best = min(best, time.perf_counter() - began)
+    return 2 * ROWS * WIDTH * WIDTH / best / 1e9
+
+
+def gpu() -> str:
+    """The first GPU torch can use, or that there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return "none that torch can use; everything runs on the processor"
+    properties = torch.cuda.get_device_properties(0)
+    return f"{properties.name}, {gib(properties.total_memory)} ({torch.cuda.device_count()} in all)"
+
+
+def _found(value: object) -> str:
+    return "found" if value else "not found"

@@ -1,0 +1,124 @@
+"""What each stage kind runs, the same on every rank. torch is imported only when a stage begins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from r1kit.config.schema import EvaluateSettings, PretrainSettings, RLSettings, StageSettings
+from r1kit.config.tasks import TaskSettings
+
+if TYPE_CHECKING:
+    from r1kit.training.parallel import World
+    from r1kit.training.recorder import Recorder, StageOutcome
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """All a stage may know. `model` is the path of its input model, None for a stage that has none."""
+
+    name: str
+    settings: StageSettings
+    task: TaskSettings
+    seed: int
+    dtype: str
+    root: Path
+    model: Path | None
+    world: World
+    recorder: Recorder
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.root / "checkpoints" / self.name
+
+
+Runner = Callable[[StageContext], "StageOutcome"]
+
+
+def run_pretrain(context: StageContext) -> StageOutcome:
+    from r1kit.tasks import make_task
+    from r1kit.training.pretraining import pretrain
+
+    assert isinstance(context.settings, PretrainSettings)
+    return pretrain(
+        context.settings,
+        stage=context.name,
+        task=make_task(context.task),
+        task_settings=context.task,
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.checkpoints,
+        dtype=context.dtype,
+    )
+
+
+def run_rl(context: StageContext) -> StageOutcome:
+    from r1kit.tasks import make_task
+    from r1kit.training.rl import train_rl
+
+    assert isinstance(context.settings, RLSettings)
+    assert context.model is not None
+    return train_rl(
+        context.settings,
+        stage=context.name,
+        model_path=context.model,
+        task=make_task(context.task),
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.checkpoints,
+        dtype=context.dtype,
+    )
+
+
+def run_evaluate(context: StageContext) -> StageOutcome:
+    from r1kit.pipeline.measure import measure_model
+    from r1kit.training.recorder import Interrupted, StageOutcome
+
+    assert isinstance(context.settings, EvaluateSettings)
+    assert context.model is not None
+
+    def progress(done: int, total: int) -> None:
+        context.recorder.progress(context.name, done, total)
+        if context.recorder.should_stop():
+            raise Interrupted(f"{context.name}: stopped after {done} of {total}; the same command measures it anew")
+
+    evaluation = measure_model(
+        context.model,
+        context.task,
+        context.settings,
+        seed=context.seed,
+        dtype=context.dtype,
+        world=context.world,
+        progress=progress,
+    )
+    tokens = {"sampled": int(evaluation["tokens_sampled"]), "trained": 0, "discarded": 0}
+    return StageOutcome(model=None, tokens=tokens, eval=evaluation)
+
+
+def run_report(context: StageContext) -> StageOutcome:
+    from r1kit.dashboard.report import write_report
+    from r1kit.training.recorder import StageOutcome
+
+    if context.world.is_main:
+        write_report(context.root)
+    return StageOutcome(model=None)
+
+
+RUNNERS: dict[str, Runner] = {
+    "pretrain": run_pretrain,
+    "rl": run_rl,
+    "evaluate": run_evaluate,
+    "report": run_report,
+}
+
+
+def load_runners(module: str) -> dict[str, Any]:
+    """`RUNNERS` of a module by name, so that every process of a run finds the same ones."""
+    import importlib
+
+    runners: dict[str, Any] = importlib.import_module(module).RUNNERS
+    return runners

@@ -1,0 +1,140 @@
+"""Before spending: how much memory and work the stages of a recipe need. Estimates, from shapes alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.parts import ModelSettings
+from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
+
+# Entries of the tiny tokenizer, rounded up; it is not imported here because that takes seconds.
+TINY_VOCABULARY = 256
+# Interpreter, torch, Transformers and the task's tables, per process.
+PROCESS_BYTES = 600 << 20
+PROMPT_TOKENS = 64
+# Mean response of a tiny policy as a share of its cap, and groups sampled for each group trained.
+RESPONSE_SHARE, OVERSAMPLING = 0.5, 1.3
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a model's size depends on."""
+
+    vocabulary: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    tied: bool
+
+    @classmethod
+    def of_settings(cls, model: ModelSettings) -> Shape:
+        return cls(
+            TINY_VOCABULARY,
+            model.hidden,
+            model.layers,
+            model.heads,
+            model.kv_heads,
+            model.head_dim,
+            model.intermediate,
+            model.tie_embeddings,
+        )
+
+    @classmethod
+    def of_directory(cls, path: Path) -> Shape | None:
+        """Read from a Hugging Face config.json; None where there is none."""
+        file = path / "config.json"
+        if not file.is_file():
+            return None
+        raw = json.loads(file.read_text(encoding="utf-8"))
+        heads = raw["num_attention_heads"]
+        return cls(
+            raw["vocab_size"],
+            raw["hidden_size"],
+            raw["num_hidden_layers"],
+            heads,
+            raw.get("num_key_value_heads") or heads,
+            raw.get("head_dim") or raw["hidden_size"] // heads,
+            raw["intermediate_size"],
+            bool(raw.get("tie_word_embeddings", False)),
+        )
+
+    @property
+    def matmul_parameters(self) -> int:
+        """Parameters that every token multiplies with, the head included."""
+        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
+        return self.layers * (attention + 3 * self.hidden * self.intermediate) + self.vocabulary * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        return self.matmul_parameters + (0 if self.tied else self.vocabulary * self.hidden)
+
+    def training_bytes(self, token_budget: int, *, bf16: bool, reference: bool) -> int:
+        """Weights, gradient and optimiser in float32, a bf16 copy, activations of one micro-batch."""
+        weights = self.parameters * (4 + 4 + 8 + (4 if bf16 else 0) + (4 if reference else 0))
+        width = 8 * self.hidden + 4 * self.head_dim * (self.heads + self.kv_heads) + 4 * self.intermediate
+        activations = token_budget * (self.layers * width + 3 * self.vocabulary) * (2 if bf16 else 4)
+        return weights + activations
+
+    def decoding_bytes(self, slots: int, length: int, *, bf16: bool) -> int:
+        """Weights and the key/value cache of `slots` responses of `length` tokens."""
+        cache = slots * length * self.layers * 2 * self.kv_heads * self.head_dim
+        return (cache + self.parameters) * (2 if bf16 else 4)
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """Memory over all processes, and operations of the matrix products in training and decoding."""
+
+    name: str
+    memory_bytes: int
+    train_flops: float
+    decode_flops: float
+
+
+def plan_stages(recipe: Recipe) -> list[StagePlan]:
+    """One row per stage whose model's shape is known; `recipe` is resolved."""
+    shapes: dict[str, Shape] = {}
+    plans = []
+    for name in stage_order(recipe):
+        stage = recipe.stages[name]
+        shape = _shape(recipe, name, shapes)
+        if shape is None:
+            continue
+        shapes[name] = shape
+        plans.append(_plan(name, stage, shape, int(recipe.processes), bf16=recipe.dtype == "bfloat16"))
+    return plans
+
+
+def _shape(recipe: Recipe, name: str, shapes: dict[str, Shape]) -> Shape | None:
+    stage = recipe.stages[name]
+    if isinstance(stage, PretrainSettings):
+        return Shape.of_settings(stage.model)
+    if isinstance(stage, (RLSettings, EvaluateSettings)):
+        upstream = stage_inputs(stage).get("model")
+        return shapes.get(upstream) if upstream else Shape.of_directory(Path(stage.model))
+    return None
+
+
+def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool) -> StagePlan:
+    memory, train, decode = PROCESS_BYTES, 0.0, 0.0
+    work = 2.0 * shape.matmul_parameters
+    if isinstance(stage, PretrainSettings):
+        memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=False)
+        train = 3 * work * stage.tokens
+    elif isinstance(stage, RLSettings):
+        reference = stage.algorithm.kl_coef > 0
+        memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)
+        memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + stage.sampling.max_tokens, bf16=bf16)
+        rollouts = stage.steps * stage.problems_per_step * stage.samples_per_problem
+        tokens = rollouts * stage.sampling.max_tokens * RESPONSE_SHARE
+        train, decode = 3 * work * tokens, work * tokens * OVERSAMPLING
+    elif isinstance(stage, EvaluateSettings):
+        memory += shape.decoding_bytes(stage.slots, PROMPT_TOKENS + stage.max_tokens, bf16=bf16)
+        decode = work * stage.problems * stage.samples * stage.max_tokens * RESPONSE_SHARE
+    return StagePlan(name, memory * processes, train, decode)

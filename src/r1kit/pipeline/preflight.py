@@ -1,0 +1,202 @@
+"""`r1kit check`: proves, before a token is sampled, that a recipe can work.
+
+A correct answer must be able to score full marks under the recipe's template and format rule, every gold must
+verify, training and held-out problems must share no family, the batch numbers must fit, and so must the
+memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from r1kit.config.graph import stage_inputs
+from r1kit.config.schema import PretrainSettings, Recipe, RLSettings
+from r1kit.config.tasks import TaskSettings
+from r1kit.pipeline.files import RunError
+from r1kit.pipeline.lineage import memory_bytes
+from r1kit.pipeline.plan import plan_stages
+from r1kit.pipeline.progress import gib
+
+if TYPE_CHECKING:
+    from r1kit.records import Problem
+    from r1kit.tasks import Task
+
+WITNESSES = 256
+DRAWN = 4096
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding: what was looked at, whether it holds, and what was found."""
+
+    name: str
+    ok: bool
+    found: str
+
+
+def preflight(recipe: Recipe) -> Iterator[Check]:
+    """Every check in turn; `recipe` is resolved and has passed its schema."""
+    yield Check("settings", True, f"{recipe.dtype}, processes {recipe.processes}, seed {recipe.seed}")
+    yield from _batches(recipe)
+    yield from _models(recipe)
+    yield _memory(recipe)
+    yield from _task(recipe)
+
+
+def refuse_unsound(recipe: Recipe) -> None:
+    """Raise RunError with every check that fails."""
+    failed = [f"    {check.name}: {check.found}" for check in preflight(recipe) if not check.ok]
+    if failed:
+        raise RunError("this recipe cannot work as it stands:\n" + "\n".join(failed))
+
+
+def _batches(recipe: Recipe) -> Iterator[Check]:
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, PretrainSettings):
+            yield Check(f"{name}: batch", True, f"{stage.steps} steps of {stage.tokens_per_step} tokens")
+        elif isinstance(stage, RLSettings):
+            rollouts = stage.problems_per_step * stage.samples_per_problem
+            micro = stage.token_budget // (stage.sampling.max_tokens + 1)
+            yield Check(
+                f"{name}: batch",
+                stage.problems_per_step >= int(recipe.processes),
+                f"{stage.steps} steps of {stage.problems_per_step} problems x {stage.samples_per_problem} "
+                f"samples = {rollouts} responses; a micro-batch holds at least {micro} of them, on each of "
+                f"{recipe.processes} processes",
+            )
+
+
+def _models(recipe: Recipe) -> Iterator[Check]:
+    for name, stage in recipe.stages.items():
+        model = getattr(stage, "model", None)
+        if isinstance(model, str) and "model" not in stage_inputs(stage):
+            ok = (Path(model) / "config.json").is_file()
+            found = (
+                "has a config.json"
+                if ok
+                else f"no checkpoint directory (no config.json); hf download NAME --local-dir {model} fetches one"
+            )
+            yield Check(f"{name}: model", ok, f"{model}: {found}")
+
+
+def _memory(recipe: Recipe) -> Check:
+    plans = plan_stages(recipe)
+    available = memory_bytes()
+    if not plans:
+        return Check("memory", True, "not estimated: no stage's model can be read yet")
+    most = max(plans, key=lambda plan: plan.memory_bytes)
+    found = f"at most {gib(most.memory_bytes)} (stage {most.name}, estimated)"
+    if available is None:
+        return Check("memory", True, found)
+    ok = most.memory_bytes < 0.9 * available
+    advice = "" if ok else "; lower token_budget, slots or processes"
+    return Check("memory", ok, f"{found} of {gib(available)}{advice}")
+
+
+def _task(recipe: Recipe) -> Iterator[Check]:
+    from r1kit.tasks import make_task
+
+    task = make_task(_limited(recipe.task))
+    train, test = task.problems("train"), task.problems("test")
+    shared = {p.family for p in train} & {p.family for p in test}
+    yield Check(
+        "train and held-out are disjoint",
+        bool(train and test) and not shared,
+        f"{len(train)} training and {len(test)} held-out problems, {len(shared)} shared families"
+        + (f", such as {sorted(shared)[0]}" if shared else ""),
+    )
+    yield _golds(task, [*islice(train, WITNESSES), *islice(test, WITNESSES)])
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RLSettings):
+            yield _full_marks(name, stage, task, list(islice(train, WITNESSES)))
+    yield from _lengths(recipe, train, test)
+
+
+def _limited(task: TaskSettings) -> TaskSettings:
+    """Fewer training problems where a recipe draws very many: a sample shows what is looked for."""
+    drawn = task.train_problems
+    return task.model_copy(update={"train_problems": DRAWN}) if drawn and drawn > DRAWN else task
+
+
+def witness_response(problem: Problem) -> str:
+    """A right, well-formed response to a problem, from the solution its generator kept."""
+    from r1kit.tasks.templates import thinking_opened
+
+    witness = problem.metadata["witness"]
+    opening = "" if thinking_opened(problem) else "<think>"
+    return f"{opening}{witness}</think><answer>{witness}</answer>"
+
+
+def _golds(task: Task, problems: Sequence[Problem]) -> Check:
+    wrong = [p.id for p in problems if not task.verify(p, witness_response(p))["accuracy"].correct]
+    found = f"the solutions of {len(problems)} problems verify"
+    return Check("golds verify", not wrong, f"{len(wrong)} do not, such as {wrong[0]}" if wrong else found)
+
+
+def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Problem]) -> Check:
+    """A right response must earn the most the reward can give, an empty one must not."""
+    reward = _scorer(stage, task)
+    best = max(reward(p, witness_response(p)) for p in problems)
+    short = [p.id for p in problems if reward(p, witness_response(p)) < best]
+    empty = max(reward(p, "") for p in problems)
+    lacking = [
+        v for p in problems[:1] for v, verdict in task.verify(p, witness_response(p)).items() if verdict.score != 1.0
+    ]
+    ok = not short and not lacking and empty < best
+    found = f"a right response earns {best:g}, an empty one {empty:g}"
+    if lacking:
+        found += f"; a right response fails {', '.join(lacking)} under template {stage_template(problems[0])}"
+    elif short:
+        found += f"; {len(short)} right responses earn less, such as that of {short[0]}"
+    return Check(f"{name}: a right response can score full marks", ok, found)
+
+
+def stage_template(problem: Problem) -> str:
+    return str(problem.metadata.get("template", "unknown"))
+
+
+def _scorer(stage: RLSettings, task: Task) -> Callable[[Problem, str], float]:
+    import numpy as np
+
+    from r1kit.records import Rollout
+    from r1kit.rewards import make_reward
+
+    rule = make_reward(stage.reward)
+
+    def score(problem: Problem, text: str) -> float:
+        # One prompt token and one response token: length must play no part in what is looked at here.
+        zeros = np.zeros(2)
+        rollout = Rollout(problem.id, 0, 1, zeros, zeros, zeros, zeros, zeros, "stopped", text=text)
+        rollout = rollout.scored(task.verify(problem, text), {})
+        return sum(rule(problem, rollout, max_tokens=stage.sampling.max_tokens).values())
+
+    return score
+
+
+def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) -> Iterator[Check]:
+    """With the tiny tokenizer: prompts have no unknown token, and with a full response fit the budget."""
+    if not any(isinstance(stage, PretrainSettings) for stage in recipe.stages.values()):
+        return
+    from r1kit.models.chat import encode_prompt
+    from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+
+    tokenizer = build_tiny_tokenizer()
+    problems = [*islice(train, WITNESSES), *islice(test, WITNESSES)]
+    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
+    unknown = sum(tokenizer.unk_token_id in prompt for prompt in prompts)
+    yield Check("prompts and tokenizer", not unknown, f"{unknown} of {len(prompts)} prompts have an unknown token")
+    longest = max(len(prompt) for prompt in prompts)
+    answers = [len(tokenizer.encode(witness_response(p), add_special_tokens=False)) for p in problems]
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RLSettings):
+            cap, budget = stage.sampling.max_tokens, stage.token_budget
+            yield Check(
+                f"{name}: lengths",
+                max(answers) < cap and longest + cap <= budget,
+                f"prompts to {longest} tokens, a bare right response to {max(answers)}, cap {cap}, "
+                f"token_budget {budget}",
+            )

@@ -1,0 +1,31 @@
+"""Settings of a process that computes: threads and the allocator."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+# glibc's mallopt parameters (malloc.h) and the values asked for. By default large arrays are mapped and
+# unmapped on every step; keeping them saves the page faults (about 10 % of training time on small models).
+_MALLOC = {
+    "M_TRIM_THRESHOLD": (-1, (1 << 31) - 1),
+    "M_TOP_PAD": (-2, 64 << 20),
+    "M_MMAP_THRESHOLD": (-3, 1 << 30),
+}
+
+
+def tune_process() -> None:
+    """One thread per process unless OMP_NUM_THREADS says otherwise, and an allocator that keeps its memory.
+
+    Several processes with one thread each beat one process with several threads on these models, and stay
+    fast when the machine is busy with something else.
+    """
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1").split(",")[0]))
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "mallopt"):
+            for number, value in _MALLOC.values():
+                libc.mallopt(number, value)

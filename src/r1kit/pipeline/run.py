@@ -1,0 +1,351 @@
+"""One recipe from start to end in one run directory: stages in order, each once, resumed where it stopped."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+import r1kit
+from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.load import dump_recipe
+from r1kit.config.machine import resolve
+from r1kit.config.schema import Recipe
+from r1kit.pipeline.changes import code_version, fingerprints, refuse_changes, refuse_new_code
+from r1kit.pipeline.expectations import Expectation, check_expectations
+from r1kit.pipeline.files import (
+    DiskFullError,
+    RunError,
+    is_disk_full,
+    plain,
+    read_json,
+    write_atomic,
+    write_json,
+)
+from r1kit.pipeline.interrupts import StopFlag
+from r1kit.pipeline.kinds import StageContext, load_runners
+from r1kit.pipeline.launch import Team
+from r1kit.pipeline.ledger import make_ledger
+from r1kit.pipeline.lineage import (
+    code_hashes,
+    git_commit,
+    hash_directory,
+    hash_file,
+    library_versions,
+    machine,
+)
+from r1kit.pipeline.preflight import refuse_unsound
+from r1kit.pipeline.progress import StageProgress, duration
+from r1kit.pipeline.recorder import RunRecorder
+from r1kit.pipeline.run_directory import RunDirectory
+from r1kit.pipeline.stage_clock import StageClock, total_of
+from r1kit.pipeline.summary import costs, make_summary
+from r1kit.pipeline.trackers import open_trackers
+from r1kit.training.recorder import Interrupted
+
+DEFAULT_RUNNERS = "r1kit.pipeline.kinds"
+
+
+class RunInterruptedError(RunError):
+    """The user stopped the run; the same command goes on."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a finished run left. `expect_ok` is False where a condition of the recipe does not hold."""
+
+    root: Path
+    summary: dict[str, Any]
+    expectations: list[Expectation]
+
+    @property
+    def expect_ok(self) -> bool:
+        return all(e.ok for e in self.expectations)
+
+
+@dataclass
+class Options:
+    """How to run a recipe. `check`: prove first that it can work (`r1kit check`). `runners` names the module whose
+    RUNNERS do the work of each stage kind."""
+
+    fresh: bool = False
+    allow_new_code: bool = False
+    check: bool = True
+    source: str = ""
+    overrides: Sequence[str] = ()
+    runners: str = DEFAULT_RUNNERS
+    console: Console = field(default_factory=Console)
+
+
+def run_recipe(recipe: Recipe, out: str | Path, options: Options | None = None) -> RunResult:
+    """Run `recipe` in the directory `out`, or go on there, or report what is finished there.
+
+    Raises RunError (other settings in `out`, a peer lost), DiskFullError, RunInterruptedError; whatever was
+    complete is kept.
+    """
+    options = options or Options()
+    run = RunDirectory(out)
+    run.refuse_foreign()
+    with run.locked():
+        if options.fresh:
+            run.clear()
+        return _Run(resolve(recipe), run, options).execute()
+
+
+class _Run:
+    """The state of one invocation."""
+
+    def __init__(self, recipe: Recipe, run: RunDirectory, options: Options) -> None:
+        self.recipe, self.run, self.options = recipe, run, options
+        self.order = stage_order(recipe)
+        self.fingerprints = fingerprints(recipe)
+        self.lineage: dict[str, Any] = {}
+
+    def execute(self) -> RunResult:
+        run, console = self.run, self.options.console
+        self.lineage = read_json(run.lineage) or {}
+        if run.exists:
+            refuse_changes(run, self.recipe, self.fingerprints)
+            if all(run.finished(name) for name in self.order):
+                console.print(f"{run.root}: finished before; nothing to do", highlight=False, soft_wrap=True)
+                return self._conclude()
+        elif self.options.check:
+            refuse_unsound(self.recipe)
+        new_code = refuse_new_code(run, self.lineage, allow=self.options.allow_new_code)
+        self._begin()
+        trackers = open_trackers(self.recipe.track, run.root, self.recipe.name, self.recipe.model_dump(mode="json"))
+        with StopFlag(_announce_stop) as stop, StageProgress(console) as progress:
+            recorder = RunRecorder(run, progress, stop, trackers)
+            if new_code:
+                recorder.say(f"note: code changed since this run began: {', '.join(new_code)}")
+            try:
+                self._run_stages(recorder)
+            finally:
+                recorder.close()
+        return self._conclude()
+
+    def _begin(self) -> None:
+        """Write what describes the run before its first stage."""
+        write_atomic(self.run.recipe, dump_recipe(self.recipe))
+        version = code_version()
+        self.lineage.setdefault("code", {})[version] = code_hashes()
+        self.lineage |= {
+            "recipe": {
+                "name": self.recipe.name,
+                "source": self.options.source,
+                "overrides": list(self.options.overrides),
+            },
+            "seed": self.recipe.seed,
+            "inputs": self._external_inputs(),
+        }
+        self.lineage.setdefault("stages", {})
+        self.lineage.setdefault("history", []).append(
+            {
+                "started": _now(),
+                "command": shlex.join(sys.argv),
+                "code": version,
+                "git": git_commit(),
+                "r1kit": r1kit.__version__,
+                "libraries": library_versions(),
+                "machine": machine(),
+            }
+        )
+        write_json(self.run.lineage, self.lineage)
+
+    def _external_inputs(self) -> dict[str, str]:
+        """Content hash by path of the models that no stage of this recipe makes."""
+        inputs = {}
+        for stage in self.recipe.stages.values():
+            model = getattr(stage, "model", None)
+            if isinstance(model, str) and not stage_inputs(stage):
+                inputs[model] = hash_directory(Path(model)) if Path(model).is_dir() else "not a local directory"
+        return inputs
+
+    def _run_stages(self, recorder: RunRecorder) -> None:
+        team: Team | None = None
+        try:
+            with Team(self.run.root, int(self.recipe.processes)) as team:
+                for name in self.order:
+                    record = self.run.finished(name)
+                    if record:
+                        recorder.say(f"{name}: unchanged, not run again")
+                        continue
+                    self._run_stage(name, recorder, team)
+                    if recorder.should_stop() and name != self.order[-1]:
+                        raise KeyboardInterrupt
+        except (Exception, KeyboardInterrupt) as error:
+            self._fail(error, recorder, team)
+            raise
+
+    def _run_stage(self, name: str, recorder: RunRecorder, team: Team) -> None:
+        settings, model = self.recipe.stages[name], self._input_model(name)
+        runner = load_runners(self.options.runners)[settings.kind]
+        previous = self.run.started(name) or {}
+        recorder.say(f"{name}: {'goes on' if previous else 'begins'} ({settings.kind})")
+        if not any(self.run.saved(name)):
+            # An attempt that ended before its first checkpoint is done again from its first row.
+            recorder.truncate(name, -1)
+        clock = StageClock(previous.get("attempts", []), team.pids)
+
+        def beat() -> None:
+            self.run.start(name, {"fingerprint": self.fingerprints[name], "attempts": clock.attempts()})
+
+        beat()
+        recorder.heartbeat = beat
+        team.announce(
+            {
+                "stage": name,
+                "recipe": dump_recipe(self.recipe),
+                "root": str(self.run.root),
+                "model": str(model) if model else None,
+                "runners": self.options.runners,
+            }
+        )
+        assert team.world is not None
+        outcome = runner(
+            StageContext(
+                name=name,
+                settings=settings,
+                task=self.recipe.task,
+                seed=self.recipe.seed,
+                dtype=self.recipe.dtype,
+                root=self.run.root,
+                model=model,
+                world=team.world,
+                recorder=recorder,
+            )
+        )
+        recorder.heartbeat = lambda: None
+        recorder.show.end(name)
+        measured = plain(outcome.eval) if outcome.eval else None
+        if measured and settings.kind == "evaluate":
+            write_json(self.run.evaluation(name), measured)
+        record = {
+            "name": name,
+            "kind": settings.kind,
+            "fingerprint": self.fingerprints[name],
+            "outputs": {"model": _relative(outcome.model, self.run.root)} if outcome.model else {},
+            **clock.totals(),
+            "tokens": {key: int(outcome.tokens.get(key, 0)) for key in ("sampled", "trained", "discarded")},
+            # The examples are in the evaluation's own file.
+            **({"eval": {k: v for k, v in measured.items() if k != "examples"}} if measured else {}),
+            "metrics": plain(outcome.metrics),
+        }
+        self._note_lineage(name, model, outcome.model)
+        self.run.finish(name, record)
+        recorder.say(f"{name}: done in {duration(record['seconds'])}")
+
+    def _input_model(self, name: str) -> Path | None:
+        """Path of the model a stage starts from. Raises RunError where an earlier stage's model is gone."""
+        stage = self.recipe.stages[name]
+        if not hasattr(stage, "model") or not isinstance(stage.model, str):
+            return None
+        upstream = stage_inputs(stage).get("model")
+        if upstream is None:
+            return Path(stage.model)
+        record = self.run.finished(upstream)
+        path = self.run.root / record["outputs"]["model"] if record else None
+        if path is None or not path.is_dir():
+            raise RunError(
+                f"{name} needs the model of stage {upstream}, which is finished, but {path} is gone: "
+                "restore it, or start over with --fresh"
+            )
+        return path
+
+    def _note_lineage(self, name: str, model_in: Path | None, model_out: Path | None) -> None:
+        self.lineage["stages"][name] = {
+            "fingerprint": self.fingerprints[name],
+            "code": self.lineage["history"][-1]["code"],
+            "finished": _now(),
+            "input": _describe_model(model_in, self.run.root),
+            "output": _describe_model(model_out, self.run.root),
+        }
+        write_json(self.run.lineage, self.lineage)
+
+    def _fail(self, error: BaseException, recorder: RunRecorder, team: Team | None) -> None:
+        """Say what happened in words where it is one of the foreseen ends; else log it and let it through."""
+        if is_disk_full(error):
+            # Nothing more is written: the log is on the same full disk.
+            raise DiskFullError(
+                f"no space left on the disk of {self.run.root} ({error}). Finished stages and the last "
+                "checkpoint are kept: free some space and run the same command again."
+            ) from error
+        recorder.heartbeat()
+        stage = team.stage if team else "start"
+        if isinstance(error, (KeyboardInterrupt, Interrupted)):
+            self._write_ledger()
+            recorder.log(f"stopped by the user in stage {stage}")
+            raise RunInterruptedError(
+                f"stopped in stage {stage}; what was saved is kept in {self.run.root}. The same command "
+                "goes on from there."
+            ) from None
+        recorder.log("".join(traceback.format_exception(error)))
+        lost = team.explain(error) if team and team.workers else None
+        if lost:
+            raise lost from error
+
+    def _write_ledger(self) -> None:
+        records = {}
+        for name in self.order:
+            begun = self.run.started(name)
+            record = self.run.finished(name) or (begun and total_of(begun["attempts"]))
+            if record:
+                records[name] = record
+        write_json(self.run.ledger, make_ledger(records, self.recipe.rates))
+
+    def _conclude(self) -> RunResult:
+        """Ledger, expectations, summary, report; in this order, so that a failing report loses no number."""
+        from r1kit.dashboard.report import write_report
+        from r1kit.dashboard.terminal import terminal_table
+
+        run = self.run
+        write_atomic(run.recipe, dump_recipe(self.recipe))
+        self._write_ledger()
+        records = {name: run.require_finished(name) for name in self.order}
+        expectations = check_expectations(self.recipe.expect, records)
+        ok = all(e.ok for e in expectations)
+        summary = make_summary(self.recipe.name, self.recipe.seed, ok, list(records.values()))
+        if read_json(run.summary) != summary or not run.report.is_file():
+            write_json(run.summary, summary)
+            write_report(run.root)
+        console = self.options.console
+        console.print(terminal_table(run.root))
+        console.print(costs(summary), highlight=False, soft_wrap=True)
+        for expectation in expectations:
+            console.print(expectation.sentence(), highlight=False, soft_wrap=True)
+        console.print(f"report: {run.report}", highlight=False, soft_wrap=True)
+        return RunResult(run.root, summary, expectations)
+
+
+def _announce_stop() -> None:
+    # os.write, because a signal handler must not touch the console's locks.
+    os.write(2, b"\nstopping after this step; Ctrl-C again stops at once (the last checkpoint is kept)\n")
+
+
+def _relative(path: Path, root: Path) -> str:
+    return path.resolve().relative_to(root.resolve()).as_posix()
+
+
+def _describe_model(path: Path | None, root: Path) -> dict[str, str] | None:
+    if path is None:
+        return None
+    weights = path / "model.safetensors"
+    inside = path.resolve().is_relative_to(root.resolve())
+    return {
+        "path": _relative(path, root) if inside else str(path),
+        "sha256": hash_file(weights) if weights.is_file() else hash_directory(path) if path.is_dir() else "",
+    }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,106 @@
+"""Micro-batches without padding waste: sequences sorted by length, cut where padding would cost more than a cut.
+
+`plan` is pure: lengths in, micro-batches of segments out. Every sequence stands in exactly one segment, and the
+gradient does not depend on the plan because losses are sums over global denominators (tests/training/test_packing.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r1kit.models.attention import Segment
+
+# What one more segment costs, in tokens' worth of time: its own attention calls in every layer. Measured with
+# benchmarks/train.py; the optimum is flat.
+SEGMENT_COST_TOKENS = 24
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Segments of one forward pass; `members[i]` are the sequence indices of `segments[i]`, one a row."""
+
+    segments: tuple[Segment, ...]
+    members: tuple[tuple[int, ...], ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(s.tokens for s in self.segments)
+
+    def fill(self, arrays: Sequence[np.ndarray], padding: float | int) -> np.ndarray:
+        """Per-sequence arrays laid out flat along the token axis, padded at the right: [tokens]."""
+        out = np.full(self.tokens, padding, dtype=arrays[0].dtype)
+        start = 0
+        for segment, rows in zip(self.segments, self.members, strict=True):
+            for index in rows:
+                out[start : start + len(arrays[index])] = arrays[index]
+                start += segment.length
+        return out
+
+    def tensor(self, arrays: Sequence[np.ndarray], padding: float | int) -> Tensor:
+        return torch.from_numpy(self.fill(arrays, padding))
+
+
+def plan(lengths: Sequence[int], token_budget: int) -> list[MicroBatch]:
+    """Micro-batches of at most `token_budget` tokens, padding included; the longest sequences first.
+
+    Raises ValueError where one sequence alone is over the budget.
+    """
+    if not len(lengths):
+        return []
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    longest = lengths[order[0]]
+    if longest > token_budget:
+        raise ValueError(
+            f"token_budget is {token_budget}, but one sequence has {longest} tokens: raise token_budget to at least "
+            f"{longest} or lower the length cap"
+        )
+    batches: list[MicroBatch] = []
+    segments: list[Segment] = []
+    members: list[tuple[int, ...]] = []
+    for start, end in _cuts(np.array([lengths[i] for i in order]), token_budget):
+        segment = Segment(end - start, int(lengths[order[start]]))
+        if segments and sum(s.tokens for s in segments) + segment.tokens > token_budget:
+            batches.append(MicroBatch(tuple(segments), tuple(members)))
+            segments, members = [], []
+        segments.append(segment)
+        members.append(tuple(order[start:end]))
+    batches.append(MicroBatch(tuple(segments), tuple(members)))
+    return batches
+
+
+def _cuts(sorted_lengths: np.ndarray, token_budget: int) -> list[tuple[int, int]]:
+    """Cheapest partition of descending lengths into runs [start, end), cost = padded tokens + SEGMENT_COST_TOKENS.
+
+    Dynamic programme over the start of the last run; a run is no longer than the budget allows.
+    """
+    n = len(sorted_lengths)
+    best = np.zeros(n + 1)
+    choice = np.zeros(n + 1, dtype=np.int64)
+    for end in range(1, n + 1):
+        starts = np.arange(end)
+        padded = (end - starts) * sorted_lengths[:end]
+        cost = np.where(padded <= token_budget, best[:end] + padded + SEGMENT_COST_TOKENS, np.inf)
+        choice[end] = int(np.argmin(cost))
+        best[end] = cost[choice[end]]
+    cuts: list[tuple[int, int]] = []
+    end = n
+    while end > 0:
+        cuts.append((int(choice[end]), end))
+        end = int(choice[end])
+    return cuts[::-1]
+
+
+def balanced_shards(lengths: Sequence[int], shards: int) -> list[list[int]]:
+    """Indices dealt to `shards` so that their token sums are close: longest first, to the lightest shard."""
+    loads = [0] * shards
+    parts: list[list[int]] = [[] for _ in range(shards)]
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        lightest = loads.index(min(loads))
+        parts[lightest].append(index)
+        loads[lightest] += lengths[index]
+    return parts

@@ -1,0 +1,117 @@
+"""One process or a few over gloo: the same calls, the same stage code on every rank.
+
+With one process nothing is initialised and every collective is the identity. Every wait has a deadline, and a failure
+names the stage that was waiting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+class PeerError(RuntimeError):
+    """Another process of the run failed or did not answer in time."""
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of one run. rank 0 writes files; all ranks compute."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def single(cls) -> World:
+        return cls()
+
+    @classmethod
+    def connect(cls, store_path: str | Path, rank: int, size: int, timeout: float = 600.0) -> World:
+        """Join `size` processes that share the file `store_path`; waits up to `timeout` seconds for the others."""
+        if size == 1:
+            return cls.single()
+        # The processes are on one machine: gloo need not resolve the host's name, which closed networks cannot.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        store = dist.FileStore(str(store_path), size)
+        try:
+            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+        except Exception as error:
+            raise PeerError(
+                f"rank {rank} of {size}: the other processes did not come up within {timeout:.0f} s ({error}); "
+                "look at their output in run.log, or run with --processes 1"
+            ) from error
+        return cls(rank, size)
+
+    @property
+    def is_main(self) -> bool:
+        return self.rank == 0
+
+    def close(self) -> None:
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def all_reduce_(self, tensor: Tensor, stage: str = "all_reduce") -> Tensor:
+        """Sum over ranks in place. Two ranks add one pair, so every rank holds the same bits."""
+        if self.size > 1:
+            self._guard(stage, lambda: dist.all_reduce(tensor))
+        return tensor
+
+    def sum(self, values: Sequence[float], stage: str = "sum") -> list[float]:
+        """Element-wise float64 sum of a few numbers over ranks."""
+        tensor = torch.tensor(list(values), dtype=torch.float64)
+        return self.all_reduce_(tensor, stage).tolist()
+
+    def gather_bytes(self, data: bytes, stage: str = "gather") -> list[bytes]:
+        """Every rank's bytes, in rank order, on every rank."""
+        if self.size == 1:
+            return [data]
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        mine = torch.tensor([len(data)])
+        self._guard(stage, lambda: dist.all_gather(sizes, mine))
+        longest = max(int(s) for s in sizes)
+        buffer = torch.zeros(max(longest, 1), dtype=torch.uint8)
+        buffer[: len(data)] = torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else buffer[:0]
+        parts = [torch.empty_like(buffer) for _ in range(self.size)]
+        self._guard(stage, lambda: dist.all_gather(parts, buffer))
+        return [part[: int(size)].numpy().tobytes() for part, size in zip(parts, sizes, strict=True)]
+
+    def gather(self, value: Any, stage: str = "gather") -> list[Any]:
+        """Every rank's plain (JSON) value, in rank order, on every rank."""
+        if self.size == 1:
+            return [value]
+        return [json.loads(part) for part in self.gather_bytes(json.dumps(value).encode(), stage)]
+
+    def broadcast(self, value: Any, stage: str = "broadcast") -> Any:
+        """Rank 0's plain (JSON) value on every rank."""
+        return self.gather(value if self.is_main else None, stage)[0]
+
+    def broadcast_(self, tensor: Tensor, stage: str = "broadcast") -> Tensor:
+        """Rank 0's tensor on every rank, in place."""
+        if self.size > 1:
+            self._guard(stage, lambda: dist.broadcast(tensor, src=0))
+        return tensor
+
+    def barrier(self, stage: str = "barrier") -> None:
+        if self.size > 1:
+            self._guard(stage, dist.barrier)
+
+    def shard(self, items: Sequence[Any]) -> list[Any]:
+        """This rank's share of a list that is equal on every rank: every size-th item, starting at rank."""
+        return list(items[self.rank :: self.size])
+
+    def _guard(self, stage: str, call: Any) -> None:
+        try:
+            call()
+        except RuntimeError as error:
+            raise PeerError(
+                f"rank {self.rank} of {self.size}: lost another process while waiting at {stage!r} ({error})"
+            ) from error

@@ -1,0 +1,87 @@
+"""What every kind of training shares: model, flat parameters, optimiser, and their exact saving and resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from r1kit.models.loading import LanguageModel, load_model, write_model
+from r1kit.training import checkpoints
+from r1kit.training.optim import FlatParameters, OptimizerSettings, make_optimizer
+from r1kit.training.parallel import World
+
+
+class Session:
+    """One training stage on one rank.
+
+    `directory` is the stage's checkpoint directory. Where it holds a finished checkpoint the session starts from it
+    (`start_step` steps are done, `state` is what was saved with it); else it starts from `fresh_model()`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        world: World,
+        optimizer: OptimizerSettings,
+        fresh_model: Callable[[], LanguageModel],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        dtype: str,
+        keep_checkpoints: int,
+    ) -> None:
+        self.directory, self.world, self.tokenizer = directory, world, tokenizer
+        self.keep_checkpoints = keep_checkpoints
+        found = checkpoints.latest_checkpoint(directory)
+        self.model = load_model(found, dtype=dtype) if found else fresh_model()
+        self.flat = FlatParameters(self.model)
+        self.optimizer = make_optimizer(self.flat, optimizer, world)
+        self.resumed = found is not None
+        self.start_step = 0
+        self.state: dict[str, Any] = {}
+        self.extra: dict[str, Tensor] = {}
+        if found:
+            tensors, self.state = checkpoints.load_state(found)
+            self.start_step = int(self.state["step"])
+            self._restore(tensors)
+
+    @property
+    def last_recorded(self) -> int:
+        """The last step whose records stand; what was recorded after it is done again. -1 where nothing stands."""
+        return self.start_step if self.resumed else -1
+
+    def _restore(self, tensors: Mapping[str, Tensor]) -> None:
+        if "master" in tensors:
+            self.flat.master.copy_(tensors["master"])
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+        self.optimizer.load_state(under("optimizer."))
+        self.extra = under("extra.")
+
+    def save(self, step: int, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> Path:
+        """Checkpoint after `step` steps; rank 0 writes, the others wait. `extra`: the stage's own arrays by name."""
+        path = checkpoints.checkpoint_path(self.directory, step)
+        if self.world.is_main:
+            tensors = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
+            tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
+            if not self.flat.shared:
+                tensors["master"] = self.flat.master
+            checkpoints.save_checkpoint(
+                self.directory,
+                step,
+                write_model=lambda target: write_model(self.model, self.tokenizer, target),
+                tensors=tensors,
+                state=state,
+                keep=self.keep_checkpoints,
+            )
+        self.world.barrier("checkpoint")
+        return path
+
+    def reduce_gradients(self) -> None:
+        """Sum the gradient over ranks; losses are already divided by global denominators."""
+        self.world.all_reduce_(self.flat.grad, "gradients")

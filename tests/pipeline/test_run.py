@@ -1,0 +1,227 @@
+"""Why this matters: a run is hours of work; it must go on where it stopped, never mix recipes, never lie.
+
+Stage kinds are fakes (fake_kinds.py): training, its checkpoints and bitwise resume are tested in
+tests/training.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit.pipeline.files import RunError
+from r1kit.pipeline.metrics import read_metrics
+from r1kit.pipeline.run import RunResult
+from r1kit.pipeline.run_directory import RunDirectory
+
+RunHere = Callable[..., RunResult]
+RunApart = Callable[..., Any]
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """metrics.jsonl without what depends on the clock."""
+    return [{k: v for k, v in row.items() if k != "clock"} for row in read_metrics(out / "metrics.jsonl")]
+
+
+def test_a_run_leaves_what_the_design_says(run_here: RunHere, out: Path) -> None:
+    result = run_here()
+    assert result.expect_ok
+    summary = json.loads((out / "summary.json").read_text())
+    assert [s["name"] for s in summary["stages"]] == ["base", "rl", "final"]
+    assert summary["expect_ok"] is True
+    assert summary["stages"][1]["tokens"] == {"sampled": 10, "trained": 8, "discarded": 2}
+    assert summary["stages"][2]["eval"]["pass@1"] == {"value": 0.5, "low": 0.4, "high": 0.6}
+    assert "examples" not in summary["stages"][2]["eval"]
+    assert summary["stages"][1]["peak_memory_bytes"] > 1 << 20
+    lineage = json.loads((out / "lineage.json").read_text())
+    assert lineage["stages"]["final"]["input"]["path"] == "checkpoints/rl/step-000006"
+    assert lineage["seed"] == 0
+    assert json.loads((out / "ledger.json").read_text())["total"]["tokens"]["sampled"] == 20
+    for name in ("recipe.resolved.yaml", "report.html", "run.log", "evaluations/final/final.json"):
+        assert (out / name).is_file(), name
+
+
+def test_finished_stages_are_not_run_again(run_here: RunHere, out: Path) -> None:
+    run_here()
+    before = (out / "metrics.jsonl").read_bytes()
+    (out / "stages" / "final.json").unlink()
+    run_here()
+    assert (out / "metrics.jsonl").read_bytes() == before
+    assert RunDirectory(out).finished("final")
+    assert "base: unchanged, not run again" in (out / "run.log").read_text()
+
+
+def test_a_finished_run_is_only_reported(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_here()
+    monkeypatch.setenv("FAKE_FAIL", "base:1:raise")
+    assert run_here().summary == first.summary
+
+
+def test_changed_settings_are_refused_by_name(run_here: RunHere) -> None:
+    run_here()
+    with pytest.raises(RunError) as caught:
+        run_here("rl.steps=7", "final.samples=3")
+    message = str(caught.value)
+    assert "stages.rl.steps: 6 -> 7" in message
+    assert "--fresh" in message
+    assert "--out" in message
+    assert run_here("rl.steps=7", fresh=True).summary["stages"][1]["name"] == "rl"
+
+
+def test_a_stage_that_has_not_begun_may_change(run_here: RunHere, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
+    monkeypatch.setenv("FAKE_FAIL", "rl:1:raise")
+    with pytest.raises(RuntimeError, match="a defect"):
+        run_here()
+    monkeypatch.delenv("FAKE_FAIL")
+    run_here("final.samples=3")
+    assert "samples: 3" in (out / "recipe.resolved.yaml").read_text()
+
+
+def test_a_new_seed_or_task_changes_everything(run_here: RunHere) -> None:
+    run_here()
+    with pytest.raises(RunError, match="seed: 0 -> 1"):
+        run_here("seed=1")
+    with pytest.raises(RunError, match=r"task.high: 15 -> 10"):
+        run_here("task.high=10")
+
+
+def test_new_code_is_refused_unless_accepted(run_here: RunHere, out: Path) -> None:
+    run_here()
+    (out / "stages" / "final.json").unlink()
+    lineage = json.loads((out / "lineage.json").read_text())
+    lineage["code"][lineage["history"][-1]["code"]]["records.py"] = "another hash"
+    (out / "lineage.json").write_text(json.dumps(lineage))
+    with pytest.raises(RunError, match=r"another version of r1kit \(records.py changed\)"):
+        run_here()
+    run_here(allow_new_code=True)
+    assert "note: code changed since this run began: records.py" in (out / "run.log").read_text()
+
+
+def test_unmet_expectation_keeps_the_results(run_here: RunHere, out: Path) -> None:
+    result = run_here("expect=[final.pass@1 >= 0.9, final.pass@2 > 0.7, final.speed > 1]")
+    assert [e.ok for e in result.expectations] == [False, True, False]
+    assert "the stage has pass@1" in result.expectations[2].sentence().replace("n, k, cap, ", "")
+    assert json.loads((out / "summary.json").read_text())["expect_ok"] is False
+    assert run_here("expect=[]").expect_ok
+
+
+def test_a_report_stage_writes_the_page_in_the_middle(run_here: RunHere, out: Path) -> None:
+    result = run_here("stages.early={kind: report, after: ['${base}']}")
+    assert [stage["name"] for stage in result.summary["stages"]] == ["base", "rl", "final", "early"]
+    assert RunDirectory(out).finished("early")
+
+
+def test_a_directory_of_something_else_is_left_alone(run_here: RunHere, out: Path) -> None:
+    out.mkdir()
+    (out / "thesis.tex").write_text("years of work")
+    for fresh in (False, True):
+        with pytest.raises(RunError, match="holds no run"):
+            run_here(fresh=fresh)
+    assert (out / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_model_that_is_gone_is_named(run_here: RunHere, out: Path) -> None:
+    run_here()
+    (out / "stages" / "final.json").unlink()
+    (out / "checkpoints" / "rl" / "step-000006").rename(out / "moved")
+    with pytest.raises(RunError, match="needs the model of stage rl"):
+        run_here()
+
+
+def test_full_disk_is_said_and_the_run_goes_on_after(run_apart: RunApart, out: Path) -> None:
+    process = run_apart(FAKE_FAIL="rl:4:disk")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1, errors
+    assert "no space left on the disk" in errors
+    assert "Traceback" not in errors
+    process = run_apart()
+    process.communicate(timeout=200)
+    assert process.returncode == 0
+    assert [r["step"] for r in rows(out) if r["stage"] == "rl"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_killed_run_ends_as_if_left_alone(run_apart: RunApart, run_here: RunHere, out: Path) -> None:
+    process = run_apart(FAKE_FAIL="rl:5:kill")
+    process.communicate(timeout=200)
+    assert process.returncode == -signal.SIGKILL
+    with open(out / "metrics.jsonl", "a") as stream:
+        stream.write('{"stage": "rl", "kind": "tr')
+    run_here()
+    resumed = rows(out)
+    run_here(fresh=True)
+    assert resumed == rows(out)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(run_apart: RunApart, out: Path) -> None:
+    process = run_apart("rl.steps=200", FAKE_STEP_SECONDS="0.05")
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not any(r["stage"] == "rl" for r in rows(out)):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 130, errors
+    assert "stopped in stage rl" in errors
+    assert "The same command goes on" in errors
+    done = json.loads((out / "checkpoints" / "rl" / "state.json").read_text())["step"]
+    assert rows(out)[-1]["step"] == done
+    assert json.loads((out / "ledger.json").read_text())["stages"]["rl"]["seconds"] > 0
+
+
+def test_two_runs_do_not_share_a_directory(run_apart: RunApart, run_here: RunHere, out: Path) -> None:
+    process = run_apart("rl.steps=200", FAKE_STEP_SECONDS="0.1")
+    try:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline and not (out / "metrics.jsonl").is_file():
+            time.sleep(0.05)
+        with pytest.raises(RunError, match=f"in use by process {process.pid}"):
+            run_here()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_two_processes_run_the_same_stages(run_apart: RunApart, out: Path) -> None:
+    process = run_apart("processes=2")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    stage = RunDirectory(out).require_finished("rl")
+    assert stage["metrics"]["total"] == 21
+    assert [r["step"] for r in rows(out) if r["stage"] == "rl"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_dead_worker_is_named_with_its_last_words(run_apart: RunApart) -> None:
+    process = run_apart("processes=2", FAKE_FAIL="rl:3:peer")
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 1, errors
+    assert "stage rl: rank 1" in errors
+    assert "the worker's own words" in errors
+
+
+def test_workers_die_with_the_first_process(run_apart: RunApart, out: Path) -> None:
+    process = run_apart("processes=2", "rl.steps=500", FAKE_STEP_SECONDS="0.05")
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and not any(r["stage"] == "rl" for r in rows(out)):
+        time.sleep(0.05)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("this system does not list child processes under /proc")
+    workers = [int(pid) for pid in children.read_text().split()]
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and any(_runs(pid) for pid in workers):
+        time.sleep(0.05)
+    assert workers
+    assert not any(_runs(pid) for pid in workers)
+
+
+def _runs(pid: int) -> bool:
+    status = Path(f"/proc/{pid}/stat")
+    return status.exists() and status.read_text().rpartition(")")[2].split()[0] != "Z"

@@ -1,0 +1,129 @@
+"""What the tests run in two processes: `python -m training.rank_jobs DIRECTORY SIZE JOB...`.
+
+Python and torch are loaded once; every job then runs in fresh forks joined by gloo. A job gets its world and returns
+arrays by name, which the test compares over ranks or with a single process.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+from r1kit.training import rl
+from r1kit.training.parallel import PeerError, World
+
+from .helpers import UPDATE_CASES, muon_steps, updated
+from .stage import ListRecorder, even_tokens, open_stage, write_base
+
+Arrays = dict[str, np.ndarray]
+
+# A job that loses a peer, and how long its survivors may wait.
+DEADLINE_SECONDS = 3.0
+
+
+def collectives(world: World) -> Arrays:
+    """Every call of World once, with values that differ by rank."""
+    sizes = [0, 5] if world.rank == 0 else [3, 0]
+    gathered = [world.gather_bytes(bytes([world.rank + 65]) * n) for n in sizes]
+    tensor = torch.full((2,), float(world.rank + 1))
+    world.barrier()
+    return {
+        "gathered": np.array([b"|".join(parts).decode() for parts in gathered]),
+        "gather": np.array(world.gather({"rank": world.rank})[1]["rank"]),
+        "broadcast": np.array(world.broadcast({"value": world.rank + 7})["value"]),
+        "broadcast_": world.broadcast_(tensor.clone()).numpy(),
+        "all_reduce_": world.all_reduce_(tensor.clone()).numpy(),
+        "sum": np.array(world.sum([1.0, 0.1 * (world.rank + 1)])),
+        "shard": np.array(world.shard(range(5))),
+    }
+
+
+def peer_dies(world: World) -> Arrays:
+    """Rank 1 is killed while rank 0 waits for its gradients."""
+    if world.rank == 1:
+        os._exit(0)
+    return _waited(lambda: world.all_reduce_(torch.zeros(4), "gradients"))
+
+
+def peer_hangs(world: World) -> Arrays:
+    """Rank 1 never comes: rank 0 gives up at the deadline."""
+    if world.rank == 1:
+        time.sleep(DEADLINE_SECONDS + 3)
+        os._exit(0)
+    return _waited(lambda: world.barrier("checkpoint"))
+
+
+def _waited(call: Callable[[], object]) -> Arrays:
+    started = time.monotonic()
+    try:
+        call()
+    except PeerError as error:
+        return {"error": np.array(str(error)), "seconds": np.array(time.monotonic() - started)}
+    return {"error": np.array(""), "seconds": np.array(time.monotonic() - started)}
+
+
+def muon(world: World) -> Arrays:
+    return muon_steps(world)
+
+
+def update(world: World) -> Arrays:
+    return {f"{case}/{k}": v for case in UPDATE_CASES for k, v in updated(world, UPDATE_CASES[case]).items()}
+
+
+# In deterministic mode what is sampled does not depend on which rank samples it.
+RANKS_STAGE = {"engine": {"slots": 8, "deterministic": True}}
+
+
+def rl_stage(world: World) -> Arrays:
+    """Two steps of a small RL stage; the policy after them and the rows of metrics."""
+    with tempfile.TemporaryDirectory() as folder, patch.object(rl, "make_reward", lambda settings: even_tokens):
+        base, recorder = write_base(Path(folder) / "base"), ListRecorder()
+        run = open_stage(base, Path(folder) / "checkpoints", world, recorder, **RANKS_STAGE)
+        run.advance()
+        run.advance()
+    return {"weights": run.session.flat.master.numpy(), "rows": np.array(json.dumps(recorder.rows))}
+
+
+JOBS: dict[str, Callable[[World], Arrays]] = {
+    job.__name__: job for job in (collectives, peer_dies, peer_hangs, muon, update, rl_stage)
+}
+
+
+def _run(job: str, directory: Path, rank: int, size: int) -> None:
+    torch.set_num_threads(1)
+    world = World.connect(directory / f"{job}.store", rank, size, DEADLINE_SECONDS if "peer" in job else 60.0)
+    np.savez(directory / f"{job}-{rank}.npz", **JOBS[job](world))
+    if "peer" not in job:
+        world.close()
+
+
+def main() -> None:
+    directory, size, jobs = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    context = multiprocessing.get_context("fork")
+    for job in jobs:
+        ranks = [context.Process(target=_run, args=(job, directory, rank, size)) for rank in range(size)]
+        for process in ranks:
+            process.start()
+        for rank, process in enumerate(ranks):
+            process.join(60)
+            if process.exitcode != 0:
+                raise SystemExit(f"{job}: rank {rank} ended with {process.exitcode}")
+        for rank in range(size):
+            # A rank that died on purpose has nothing to say.
+            path = directory / f"{job}-{rank}.npz"
+            if not path.exists():
+                np.savez(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""A whole RL stage made small: task, settings, reward and a recorder that keeps its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from r1kit.config.schema import RLSettings
+from r1kit.config.tasks import CountdownSettings
+from r1kit.models.loading import write_model
+from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+from r1kit.records import Problem, Rollout
+from r1kit.tasks import make_task
+from r1kit.training import rl
+from r1kit.training.parallel import World
+from r1kit.training.recorder import NullRecorder
+
+from .helpers import rl_settings, tiny_model
+
+TASK_SETTINGS = CountdownSettings(high=6, test_share=0.3)
+TASK = make_task(TASK_SETTINGS)
+
+
+def stage_settings(**changes: Any) -> RLSettings:
+    """A stage that runs in a moment, with everything on that a checkpoint has to bring back."""
+    values: dict[str, Any] = {
+        "steps": 4,
+        "problems_per_step": 3,
+        "samples_per_problem": 3,
+        "token_budget": 60,
+        "sampling": {"max_tokens": 8},
+        "algorithm": {"kl_coef": 0.1, "reference_refresh": 1, "minibatches": 2},
+        "optimizer": {"name": "muon", "lr": 0.05, "adam_lr": 0.01},
+        "warmup_steps": 2,
+        "engine": {"slots": 8},
+        "evaluate": {"every": 2, "problems": 3, "samples": 2, "max_tokens": 6},
+        "checkpoint_every": 1,
+    }
+    return rl_settings(**{**values, **changes})
+
+
+def write_base(directory: Path) -> Path:
+    """A checkpoint of an untrained policy."""
+    tokenizer = build_tiny_tokenizer()
+    write_model(tiny_model(vocab_size=len(tokenizer)), tokenizer, directory)
+    return directory
+
+
+def even_tokens(problem: Problem, rollout: Rollout, *, max_tokens: int) -> dict[str, float]:
+    """A reward that an untrained policy earns now and then: without any, no group would be useful."""
+    return {"accuracy": float(rollout.response_ids[0] % 2 == 0)}
+
+
+class ListRecorder(NullRecorder):
+    """Keeps the rows, forgets them as the pipeline does, and asks to stop after a given step."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.stop_after = stop_after
+
+    def metrics(
+        self, stage: str, step: int, values: Mapping[str, float], clock: Mapping[str, float], kind: str = "train"
+    ) -> None:
+        self.rows.append({"stage": stage, "kind": kind, "step": step, **values})
+
+    def should_stop(self) -> bool:
+        return bool(self.rows) and self.rows[-1]["step"] == self.stop_after
+
+    def truncate(self, stage: str, step: int) -> None:
+        self.rows = [row for row in self.rows if row["step"] <= step]
+
+
+def open_stage(base: Path, directory: Path, world: World, recorder: ListRecorder, **changes: Any) -> rl.RLRun:
+    return rl.RLRun(stage_settings(**changes), "rl", base, TASK, 5, world, recorder, directory, "float32")

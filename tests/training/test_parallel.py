@@ -1,0 +1,81 @@
+"""Two processes over gloo: what they exchange, and what one does when the other is gone.
+
+Why this matters: every rank must hold the same numbers, or the two policies drift apart unseen; and a run whose peer
+has died must end with a sentence that says so, not hang for ever.
+
+Not exercised here: more than two processes; the pipeline that starts them (tests/pipeline).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from r1kit.training.parallel import PeerError, World
+
+from .rank_jobs import DEADLINE_SECONDS
+from .ranks import Results
+
+
+def test_one_process_is_its_own_world() -> None:
+    world = World.single()
+    tensor = torch.ones(2)
+    assert world.all_reduce_(tensor) is tensor
+    assert world.broadcast_(tensor) is tensor
+    assert tensor.tolist() == [1.0, 1.0]
+    assert world.sum([0.1, 0.2]) == [0.1, 0.2]
+    assert world.gather_bytes(b"x") == [b"x"]
+    assert world.gather({"a": (1,)}) == [{"a": (1,)}]
+    assert world.broadcast("x") == "x"
+    assert world.shard([1, 2, 3]) == [1, 2, 3]
+    assert world.is_main
+    world.barrier()
+    world.close()
+    assert World.connect("never opened", 0, 1) == world
+
+
+def test_both_ranks_end_with_the_same_values(two_ranks: Results) -> None:
+    for rank, got in enumerate(two_ranks["collectives"]):
+        # Lengths differ by rank, 0 included.
+        assert got["gathered"].tolist() == ["|BBB", "AAAAA|"]
+        assert got["gather"] == 1
+        assert got["broadcast"] == 7
+        assert got["broadcast_"].tolist() == [1.0, 1.0]
+        assert got["all_reduce_"].tolist() == [3.0, 3.0]
+        assert got["sum"].tolist() == [2.0, 0.1 + 0.2]
+        assert got["shard"].tolist() == ([0, 2, 4] if rank == 0 else [1, 3])
+
+
+def test_shards_cover_everything_once() -> None:
+    for size in range(1, 5):
+        parts = [World(rank, size).shard(range(7)) for rank in range(size)]
+        assert sorted(i for part in parts for i in part) == list(range(7))
+
+
+def test_a_dead_peer_is_reported_with_rank_and_stage(two_ranks: Results) -> None:
+    survivor = two_ranks["peer_dies"][0]
+    assert "rank 0 of 2: lost another process while waiting at 'gradients'" in str(survivor["error"])
+    assert survivor["seconds"] < 10 * DEADLINE_SECONDS
+
+
+def test_a_silent_peer_is_given_up_at_the_deadline(two_ranks: Results) -> None:
+    survivor = two_ranks["peer_hangs"][0]
+    assert "lost another process while waiting at 'checkpoint'" in str(survivor["error"])
+    assert DEADLINE_SECONDS * 0.5 < survivor["seconds"] < 10 * DEADLINE_SECONDS
+
+
+def test_peers_that_never_come_up_are_reported(tmp_path: Path) -> None:
+    with pytest.raises(PeerError, match=r"rank 0 of 2: the other processes did not come up within 1 s"):
+        World.connect(tmp_path / "store", 0, 2, timeout=1.0)
+    assert not torch.distributed.is_initialized()
+
+
+def test_ranks_agree_bitwise_after_every_job(two_ranks: Results) -> None:
+    for job in ("muon", "update", "rl_stage"):
+        first, second = two_ranks[job]
+        assert first.keys() == second.keys()
+        for name in first:
+            assert np.array_equal(first[name], second[name]), f"{job}: {name}"

@@ -1,0 +1,202 @@
+"""The RL stage from start to resume: what it trains on, what it records, what a checkpoint must bring back.
+
+Why this matters: a killed run must go on as if nothing had happened: problem stream, carried groups, share of useful
+groups, reference policy. Each of them forgotten gives a run that works and is another one.
+
+Not exercised here: that a run learns (an integration test of its own); the true reward (tests/rewards); kill -9.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from r1kit.algorithms.dynamic_sampling import UsefulShare
+from r1kit.records import Verdict
+from r1kit.training import rl
+from r1kit.training.exchange import SampledGroup
+from r1kit.training.parallel import World
+from r1kit.training.recorder import Interrupted, StageOutcome
+
+from .helpers import random_groups
+from .rank_jobs import RANKS_STAGE
+from .ranks import Results
+from .stage import TASK, ListRecorder, even_tokens, open_stage, stage_settings, write_base
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(autouse=True)
+def scripted_reward(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rl, "make_reward", lambda settings: even_tokens)
+
+
+def train(base: Path, directory: Path, recorder: ListRecorder, **changes: Any) -> StageOutcome:
+    return rl.train_rl(
+        stage_settings(**changes),
+        stage="rl",
+        model_path=base,
+        task=TASK,
+        seed=5,
+        world=World.single(),
+        recorder=recorder,
+        directory=directory,
+        dtype="float32",
+    )
+
+
+def opened(base: Path, directory: Path, **changes: Any) -> tuple[rl.RLRun, ListRecorder]:
+    recorder = ListRecorder()
+    return open_stage(base, directory, World.single(), recorder, **changes), recorder
+
+
+@pytest.mark.parametrize("stop_after", [1, 3])
+def test_a_resumed_stage_equals_the_one_left_alone(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    # More problems than a step needs, so that useful groups are left over.
+    monkeypatch.setattr(rl, "problems_to_sample", lambda needed, share, *, max_factor: max(0, needed) + 2)
+    alone = ListRecorder()
+    outcome = train(base, tmp_path / "alone", alone)
+    assert any(row.get("carried", 0) > 0 for row in alone.rows)
+    assert any(row.get("kl", 0) > 0 for row in alone.rows)
+
+    recorder = ListRecorder(stop_after)
+    with pytest.raises(Interrupted, match=f"stopped after step {stop_after} of 4"):
+        train(base, tmp_path / "broken", recorder)
+    recorder.stop_after = None
+    resumed = train(base, tmp_path / "broken", recorder)
+    assert recorder.rows == alone.rows
+    assert replace(resumed, model=None) == replace(outcome, model=None)
+    one, other = outcome.model, resumed.model
+    assert one is not None
+    assert other is not None
+    for name in ("model.safetensors", "trainer.safetensors", "trainer.json"):
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_a_stage_that_saved_nothing_is_done_again_from_its_first_row(base: Path, tmp_path: Path) -> None:
+    """The evaluation at step 0 is recorded before any checkpoint: done twice, it must stand there once."""
+
+    class Killed(Exception):
+        pass
+
+    class Fragile(ListRecorder):
+        def progress(self, stage: str, step: int, total: int, **fields: float) -> None:
+            if self.stop_after:
+                raise Killed
+
+    recorder = Fragile(stop_after=4)
+    with pytest.raises(Killed):
+        train(base, tmp_path, recorder)
+    assert [(row["kind"], row["step"]) for row in recorder.rows] == [("eval", 0), ("train", 1)]
+    recorder.stop_after = None
+    train(base, tmp_path, recorder, steps=2)
+    assert [(row["kind"], row["step"]) for row in recorder.rows] == [
+        ("eval", 0),
+        ("train", 1),
+        ("train", 2),
+        ("eval", 2),
+    ]
+
+
+def test_two_ranks_sample_what_one_samples(base: Path, tmp_path: Path, two_ranks: Results) -> None:
+    """The number of processes changes nothing that is sampled or counted, and both ranks hold the same policy."""
+    run, recorder = opened(base, tmp_path, **RANKS_STAGE)
+    run.advance()
+    run.advance()
+    first, second = two_ranks["rl_stage"]
+    assert np.array_equal(first["weights"], second["weights"])
+    rows = json.loads(str(first["rows"]))
+    assert [row["step"] for row in rows] == [row["step"] for row in recorder.rows]
+    for name in ("reward", "response_tokens", "useful_groups", "groups_trained", "tokens_sampled", "tokens_trained"):
+        assert rows[0][name] == recorder.rows[0][name], name
+    for name in ("loss", "entropy", "grad_norm", "kl"):
+        assert rows[0][name] == pytest.approx(recorder.rows[0][name], rel=1e-4, abs=1e-6), name
+    np.testing.assert_allclose(first["weights"], run.session.flat.master.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def test_carried_groups_may_fill_a_step(base: Path, tmp_path: Path) -> None:
+    """Nothing is sampled then, and nothing is said about what the policy does."""
+    run, recorder = opened(base, tmp_path)
+    run.advance()
+    spare = [SampledGroup(group) for group in random_groups(7)]
+    run.carried = spare[:]
+    run.advance()
+    row = next(row for row in recorder.rows if (row["kind"], row["step"]) == ("train", 2))
+    assert (row["groups_sampled"], row["groups_trained"], row["carried"]) == (0, 3, 4)
+    assert row["tokens_sampled"] == 0
+    assert "reward" not in row
+    assert run.carried == spare[3:]
+
+
+def test_select_keeps_useful_groups_in_order_and_counts_the_rest(base: Path, tmp_path: Path) -> None:
+    run, _ = opened(base, tmp_path)
+    groups = []
+    for i, group in enumerate(random_groups(8)):
+        values = [0.0, 1.0, float(i % 2)] if i % 3 else [1.0, 1.0, 1.0]
+        rollouts = tuple(r.scored({}, {"accuracy": v}) for r, v in zip(group, values, strict=True))
+        groups.append(SampledGroup(replace(group, rollouts=rollouts)))
+    lost = Verdict("error", None, "worker_lost")
+    rollouts = tuple(r.scored({"accuracy": lost}, {}) for r in groups[1].group)
+    groups[1] = SampledGroup(replace(groups[1].group, rollouts=rollouts))
+    chosen, counts = run.select(groups)
+    # 0, 3, 6 have equal rewards, 1 could not be judged; 7 is left over for the next step.
+    assert chosen == [groups[2], groups[4], groups[5]]
+    assert run.carried == [groups[7]]
+    assert (counts["groups_failed"], counts["groups_trained"], counts["carried"]) == (1, 3, 1)
+    assert counts["useful_groups"] == pytest.approx(4 / 7)
+    dropped = [groups[i] for i in (0, 1, 3, 6)]
+    assert counts["tokens_discarded"] == sum(r.response_length for g in dropped for r in g.group)
+    assert run.share == UsefulShare().observe(4, 7)
+
+
+def test_without_dynamic_sampling_every_judged_group_is_trained(base: Path, tmp_path: Path) -> None:
+    run, _ = opened(base, tmp_path, dynamic_sampling={"enabled": False})
+    groups = [SampledGroup(g) for g in random_groups(3)]
+    chosen, counts = run.select(groups)
+    assert chosen == groups
+    assert counts["useful_groups"] == 1.0
+    assert counts["tokens_discarded"] == 0.0
+
+
+def test_a_step_without_useful_groups_changes_nothing(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rl, "make_reward", lambda settings: lambda *_, **__: {"accuracy": 0.0})
+    run, recorder = opened(base, tmp_path)
+    before = run.session.flat.master.clone()
+    run.advance()
+    assert torch.equal(run.session.flat.master, before)
+    assert recorder.rows[-1]["groups_trained"] == 0
+    assert run.step == 1
+
+
+def test_the_summary_counts_dropped_groups_too() -> None:
+    group = random_groups(1)[0]
+    rollouts = []
+    for i, rollout in enumerate(group):
+        verdicts = {"accuracy": Verdict.scored(float(i == 0), "correct" if i == 0 else "wrong")}
+        finish = "length" if i == 2 else "stopped"
+        rollouts.append(replace(rollout, finish=finish).scored(verdicts, {"accuracy": float(i == 0), "format": 0.1}))
+    statistics = ({"attempts": 2.0, "verdict_right": 0.5}, {"attempts": 4.0}, {"attempts": 0.0})
+    sampled = SampledGroup(replace(group, rollouts=tuple(rollouts)), statistics)
+    means = rl.summary([sampled])
+    lengths = [r.response_length for r in rollouts]
+    assert means["accuracy"] == pytest.approx(1 / 3)
+    assert means["reward"] == pytest.approx(1 / 3 + 0.1)
+    assert (means["reward_accuracy"], means["reward_format"]) == (pytest.approx(1 / 3), pytest.approx(0.1))
+    assert means["truncated"] == pytest.approx(1 / 3)
+    assert means["response_tokens"] == pytest.approx(sum(lengths) / 3)
+    assert means["tokens_sampled"] == sum(lengths)
+    # Where a statistic is absent it is not counted as 0.
+    assert (means["attempts"], means["verdict_right"]) == (pytest.approx(2.0), 0.5)
