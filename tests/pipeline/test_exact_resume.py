@@ -45,7 +45,10 @@ stages:
     token_budget: 128
     warmup_steps: 1
     sampling: {{max_tokens: 24}}
-    reward: {{overlong: {{buffer: 12}}}}
+    reward:
+      kind: tinyzero
+      overlong: {{buffer: 12}}
+      parts: {{random: {{weight: 0.1}}, kimi_length: {{last_steps: 3}}}}
     algorithm: {{kl_coef: 0.01, reference_refresh: 2, minibatches: 2}}
     checkpoint_every: 2
     rollouts_every: 1

@@ -47,6 +47,43 @@ def test_a_reward_that_cannot_be_earned_is_found() -> None:
     assert "a right response earns 0" in found["rl: a right response can score full marks"]
 
 
+FULL_MARKS = "rl: a right response can score full marks"
+
+
+@pytest.mark.parametrize("kind", ["tinyzero", "r1_zero", "simplerl", "dapo", "open_r1", "kimi", "r1"])
+def test_published_rewards_pay_a_right_response_most(kind: str) -> None:
+    assert FULL_MARKS not in failed(small(f"rl.reward.kind={kind}"))
+
+
+@pytest.mark.parametrize("kind", ["random", "inverted"])
+def test_controls_are_no_mistake(kind: str) -> None:
+    found = {check.name: check for check in preflight(small(f"rl.reward.kind={kind}"))}[FULL_MARKS]
+    assert found.ok
+    assert found.found == f"not looked at: {kind} does not go by right and wrong"
+
+
+def test_every_phase_of_a_reward_is_looked_at() -> None:
+    phases = "rl.reward.parts={accuracy: {to_step: 5}, format: {from_step: 6, weight: 0}}"
+    assert "earns 0, an empty one 0" in failed(small(phases))[FULL_MARKS]
+
+
+def test_a_verdict_that_the_task_does_not_give_is_named() -> None:
+    found = failed(small("rl.reward.parts={accuracy: {verdict: tests}}"))[FULL_MARKS]
+    assert "the reward reads tests" in found
+    assert "it gives accuracy, format" in found
+
+
+def test_a_function_that_cannot_be_loaded_is_told_before_the_run() -> None:
+    with pytest.raises(UserError, match=r"there is no file nowhere\.py"):
+        failed(small("rl.reward.parts={mine: {function: 'nowhere.py:f'}}"))
+
+
+def test_a_function_that_fails_is_told_before_the_run(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("def f(problem, rollout): return rollout.lenght\n")
+    found = failed(small(f"rl.reward.parts={{accuracy: 1, mine: {{function: '{tmp_path}/mine.py:f'}}}}"))
+    assert found[FULL_MARKS].startswith("mine gives no value for the right response")
+
+
 def test_a_cap_too_short_for_any_answer_is_found() -> None:
     assert "cap 8" in failed(small("rl.sampling.max_tokens=8"))["rl: lengths"]
 

@@ -74,6 +74,17 @@ def test_changed_settings_are_refused_by_name(run_here: RunHere) -> None:
     assert run_here("rl.steps=7", fresh=True).summary["stages"][1]["name"] == "rl"
 
 
+def test_an_edited_reward_function_is_another_run(run_here: RunHere, out: Path, tmp_path: Path) -> None:
+    function = tmp_path / "mine.py"
+    function.write_text("def f(problem, rollout): return 1\n")
+    parts = f"rl.reward.parts={{mine: {{function: '{function}:f'}}}}"
+    run_here(parts)
+    assert f"{function}:f" in json.loads((out / "lineage.json").read_text())["inputs"]
+    function.write_text("def f(problem, rollout): return 2\n")
+    with pytest.raises(RunError, match="of a function of yours"):
+        run_here(parts)
+
+
 def test_a_stage_that_has_not_begun_may_change(run_here: RunHere, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
     monkeypatch.setenv("FAKE_FAIL", "rl:1:raise")
     with pytest.raises(RuntimeError, match="a defect"):

@@ -86,7 +86,7 @@ RANKS_STAGE = {"engine": {"slots": 8, "deterministic": True}}
 
 def rl_stage(world: World) -> Arrays:
     """Two steps of a small RL stage; the policy after them and the rows of metrics."""
-    with tempfile.TemporaryDirectory() as folder, patch.object(rl, "make_reward", lambda settings: even_tokens):
+    with tempfile.TemporaryDirectory() as folder, patch.object(rl, "make_reward", lambda settings, **_: even_tokens):
         base, recorder = write_base(Path(folder) / "base"), ListRecorder()
         run = open_stage(base, Path(folder) / "checkpoints", world, recorder, **RANKS_STAGE)
         run.advance()

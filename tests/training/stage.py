@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,9 @@ def write_base(directory: Path) -> Path:
     return directory
 
 
-def even_tokens(problem: Problem, rollout: Rollout, *, max_tokens: int) -> dict[str, float]:
+def even_tokens(problem: Problem, rollouts: Sequence[Rollout], *, max_tokens: int, step: int) -> list[dict[str, float]]:
     """A reward that an untrained policy earns now and then: without any, no group would be useful."""
-    return {"accuracy": float(rollout.response_ids[0] % 2 == 0)}
+    return [{"accuracy": float(rollout.response_ids[0] % 2 == 0)} for rollout in rollouts]
 
 
 class ListRecorder(NullRecorder):

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def scripted_reward(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rl, "make_reward", lambda settings: even_tokens)
+    monkeypatch.setattr(rl, "make_reward", lambda settings, **_: even_tokens)
 
 
 def train(base: Path, directory: Path, recorder: ListRecorder, **changes: Any) -> StageOutcome:
@@ -172,7 +172,7 @@ def test_without_dynamic_sampling_every_judged_group_is_trained(base: Path, tmp_
 def test_a_step_without_useful_groups_changes_nothing(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rl, "make_reward", lambda settings: lambda *_, **__: {"accuracy": 0.0})
+    monkeypatch.setattr(rl, "make_reward", lambda *_, **__: lambda _, group, **__: [{"accuracy": 0.0}] * len(group))
     run, recorder = opened(base, tmp_path)
     before = run.session.flat.master.clone()
     run.advance()

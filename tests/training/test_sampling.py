@@ -20,6 +20,7 @@ from r1kit.config.parts import SamplingSettings
 from r1kit.engines.protocol import Request, Sample
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Problem, Rollout, Verdict
+from r1kit.training import rl
 from r1kit.training.sampling import GroupSampler, derived_seed, problem_at
 
 from .helpers import problem
@@ -73,8 +74,14 @@ class ScriptedTask:
         return 0.0
 
 
-def reward(problem: Problem, rollout: Rollout, *, max_tokens: int) -> dict[str, float]:
-    return {"accuracy": rollout.verdicts["accuracy"].score or 0.0, "cap": float(max_tokens)}
+def reward(problem: Problem, rollouts: Sequence[Rollout], *, max_tokens: int, step: int) -> list[dict[str, float]]:
+    """Of problem p5 it can say nothing."""
+    return [
+        {"accuracy": r.verdicts["accuracy"].score or 0.0, "cap": float(max_tokens), "step": float(step)}
+        if problem.id != "p5"
+        else {}
+        for r in rollouts
+    ]
 
 
 def sampled(
@@ -82,7 +89,7 @@ def sampled(
 ) -> list[Any]:
     options = SamplingSettings.model_validate({"max_tokens": 12, "temperature": 0.7, **settings})
     sampler = GroupSampler(engine, tokenizer, ScriptedTask(), reward, options, 2)  # type: ignore[arg-type]
-    return sampler.sample(problems, seed=99)
+    return sampler.sample(problems, seed=99, step=7)
 
 
 def test_requests_carry_problem_sample_seed_and_stop(tokenizer: PreTrainedTokenizerFast) -> None:
@@ -123,7 +130,7 @@ def test_text_verdicts_and_rewards_are_of_the_response(tokenizer: PreTrainedToke
     rollout = group.group.rollouts[0]
     assert rollout.text == "<answer>7</answer>"
     assert rollout.verdicts["accuracy"].correct
-    assert rollout.rewards == {"accuracy": 1.0, "cap": 12.0}
+    assert rollout.rewards == {"accuracy": 1.0, "cap": 12.0, "step": 7.0}
     assert group.statistics == ({"characters": 18.0},) * 2
     assert not group.group.failed
 
@@ -141,6 +148,16 @@ def test_what_could_not_be_judged_has_no_reward_and_fails_its_group(tokenizer: P
     groups = sampled(ScriptedEngine([tokenizer.eos_token_id]), tokenizer, PROBLEMS[2:4])
     assert [g.group.failed for g in groups] == [False, True]
     assert [dict(r.rewards) for r in groups[1].group] == [{}, {}]
+
+
+def test_a_group_that_the_reward_cannot_value_fails(tokenizer: PreTrainedTokenizerFast) -> None:
+    """An empty reward must not be trained as a 0."""
+    (group,) = sampled(ScriptedEngine([tokenizer.eos_token_id]), tokenizer, PROBLEMS[5:6])
+    assert group.group.failed
+    assert [dict(r.rewards) for r in group.group] == [{}, {}]
+    assert {r.verdicts["reward"].outcome for r in group.group} == {"error"}
+    assert rl.summary([group])["tokens_sampled"] > 0
+    assert "reward" not in rl.summary([group])
 
 
 def test_nothing_to_sample(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import pytest
 
 from r1kit.verifiers import find_answer, judge_format
+from r1kit.verifiers.tags import find_thought, judge_tag_count
 
 GOOD = "<think>(3+6)-5=4?13 no\n</think><answer>(4*4)-3</answer>"
 
@@ -83,3 +84,54 @@ def test_long_garbage_is_cheap() -> None:
     for text in ("<answer>" * 50_000, "<think>" * 50_000, "<think>x</think>" + " " * 100_000 + "<answer>"):
         assert find_answer(text, anywhere=True) is None
         assert judge_format(text).score == 0
+
+
+LINES = "<think>\nx\n</think>\n<answer>\n1\n</answer>"
+
+
+def test_every_tag_on_its_line() -> None:
+    assert judge_format(LINES, lines=True).correct
+    assert judge_format(LINES).correct
+    assert not judge_format(GOOD, lines=True).correct
+    # Open-R1's own pattern is anchored at the end of a line, not of the text, and lets this pass.
+    assert not judge_format(f"{LINES}\nand more", lines=True).correct
+    for start in ("", "\n"):
+        response = start + LINES.removeprefix("<think>\n")
+        assert judge_format(response, opened=True, lines=True).correct
+        assert judge_tag_count(response, opened=True).correct
+
+
+@pytest.mark.parametrize(
+    ("text", "lines", "score"),
+    [
+        (LINES, True, 1.0),
+        (LINES, False, 1.0),
+        (GOOD, True, 0.0),  # no tag has its line breaks
+        (GOOD, False, 1.0),
+        (LINES + LINES, True, 0.0),
+        (LINES.replace("\n</answer>", ""), True, 0.75),
+        (LINES.replace("<think>\n", ""), True, 0.75),
+        ("</answer><answer></think><think>", False, 1.0),  # the soft form says nothing of order
+        ("1", True, 0.0),
+        ("", True, 0.0),
+    ],
+)
+def test_tag_count(text: str, lines: bool, score: float) -> None:
+    assert judge_tag_count(text, lines=lines).score == score
+
+
+@pytest.mark.parametrize(
+    ("text", "opened", "thought"),
+    [
+        (GOOD, False, "(3+6)-5=4?13 no"),
+        ("x</think><answer>1</answer>", True, "x"),
+        ("<think>x <answer>2</answer> y</think><answer>1</answer>", False, "x <answer>2</answer> y"),
+        ("<think>x <answer>2</answer>", False, "x"),
+        ("<think>x", False, "x"),
+        ("x", True, "x"),
+        ("x", False, None),
+        ("<think></think>", False, ""),
+    ],
+)
+def test_thoughts(text: str, opened: bool, thought: str | None) -> None:
+    assert find_thought(text, opened=opened) == thought

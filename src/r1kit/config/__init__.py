@@ -14,11 +14,10 @@ from r1kit.config.parts import (
     EvalSettings,
     ModelSettings,
     OptimizerSettings,
-    OverlongSettings,
-    RewardSettings,
     SamplingSettings,
     TrainingEvalSettings,
 )
+from r1kit.config.rewards import OverlongSettings, RewardSettings
 from r1kit.config.schema import (
     EvaluateSettings,
     PretrainSettings,

@@ -20,6 +20,7 @@ Natural = Annotated[int, _Number, Field(ge=0)]
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, _Number, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, _Number, Field(ge=0, le=1)]
+Number = Annotated[float, _Number, Field(allow_inf_nan=False)]
 
 
 class Settings(BaseModel):

@@ -1,10 +1,10 @@
-"""What stages are made of: model shape, optimiser, sampling, reward, objective, engine, evaluation."""
+"""What stages are made of: model shape, optimiser, sampling, objective, engine, evaluation."""
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from r1kit.config.fields import Count, Natural, NonNegative, Positive, Settings, Share
 
@@ -81,34 +81,6 @@ class TrainingEvalSettings(EvalSettings):
     every: Natural = Field(0, description="steps between evaluations; 0 is off")
     problems: Count = 128
     samples: Count = 4
-
-
-class OverlongSettings(Settings):
-    """DAPO's soft punishment: from 0 down to -penalty over the last `buffer` tokens below the cap."""
-
-    buffer: Count = Field(description="tokens below the cap where the punishment starts")
-    penalty: Positive = Field(1.0, description="size of the punishment at the cap")
-
-
-class RewardSettings(Settings):
-    """Verdicts to one number. Parts: accuracy, format and, when set, overlong."""
-
-    kind: Literal["tinyzero", "r1_zero"] = Field(
-        "tinyzero", description="tinyzero: 1 right, 0.1 well-formed but wrong; r1_zero: accuracy + format"
-    )
-    weights: dict[str, float] = Field(
-        default_factory=dict, description="weight by part; a part not named keeps its own"
-    )
-    overlong: OverlongSettings | None = None
-
-    @field_validator("weights")
-    @classmethod
-    def _known_parts(cls, weights: dict[str, float]) -> dict[str, float]:
-        parts = ("accuracy", "format", "overlong")
-        for part in weights:
-            if part not in parts:
-                raise ValueError(f"weights has a part {part!r}: expected one of {', '.join(parts)}")
-        return weights
 
 
 class AlgorithmSettings(Settings):

@@ -20,10 +20,10 @@ from r1kit.config.parts import (
     EvalSettings,
     ModelSettings,
     OptimizerSettings,
-    RewardSettings,
     SamplingSettings,
     TrainingEvalSettings,
 )
+from r1kit.config.rewards import RewardSettings
 from r1kit.config.tasks import AnyTask
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -143,12 +143,7 @@ class RLSettings(_Scheduled):
                 f"sampling.{cut[0]} is {getattr(self.sampling, cut[0])}: RL trains the full distribution, so samples "
                 "of a truncated one would bias it silently; leave it off in training (evaluations may use it)"
             )
-        overlong = self.reward.overlong
-        if overlong is not None and overlong.buffer > self.sampling.max_tokens:
-            raise ValueError(
-                f"reward.overlong.buffer is {overlong.buffer}, longer than the cap of "
-                f"{self.sampling.max_tokens} tokens: every response would be punished; lower buffer"
-            )
+        self.reward.check_stage(self.steps, self.sampling.max_tokens)
         self._check_warmup(self.steps)
         return self
 

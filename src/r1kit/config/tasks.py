@@ -20,6 +20,9 @@ class TaskSettings(Settings):
     seed: Natural = Field(0, description="salt of the split and of the order of problems")
     train_problems: Count | None = Field(None, description="cap on training problems; none: all, or the task's default")
     test_problems: Count | None = Field(None, description="cap on held-out problems; none: all, or the task's default")
+    verifier: str | None = Field(
+        None, description="your own judge of answers, module:function or path/to/file.py:function; none: the task's"
+    )
 
 
 class CountdownSettings(TaskSettings):

@@ -53,7 +53,7 @@ GLOSSARY: tuple[Entry, ...] = (
         "reward",
         ("reward",),
         "The mean reward of a response: the weighted sum of the parts that the recipe names. Nothing in it "
-        "counts attempts, checks or length, unless the recipe turns the overlong part on.",
+        "counts attempts, checks or length, unless the recipe names a part that does.",
         "Rises together with accuracy.",
         "Rises without accuracy: the policy earns the format part alone. Lower that weight, or use advantage: none.",
     ),

@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError
+
+from r1kit.config.rewards import RewardSettings
 from r1kit.config.schema import EXPECTATION
 from r1kit.dashboard.comparison import Comparison, ComparisonRow, Measured
 from r1kit.dashboard.formats import compact, duration, finite, number
@@ -229,12 +232,23 @@ def _rl_setup(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Objective", f"advantage {advantage}; {f'KL × {kl:g}' if kl else 'no KL'}"
     reward = _part(settings, "reward")
     overlong = _part(reward, "overlong")
-    if reward:
+    if reward.get("parts") or reward.get("kind", "tinyzero") not in ("tinyzero", "r1_zero"):
+        yield "Reward", _composed(reward)
+    elif reward:
         extra = "; nothing for length, attempts or checks"
         if overlong:
             shape = f"buffer {overlong.get('buffer')} tokens, penalty {overlong.get('penalty')}"
             extra = f"; with the overlong part ({shape})"
         yield "Reward", f"{reward.get('kind', '')}: accuracy and format by rule{extra}"
+
+
+def _composed(reward: Mapping[str, Any]) -> str:
+    """A reward's parts with their weights; its kind alone where another version wrote settings unknown here."""
+    try:
+        parts = RewardSettings.model_validate(dict(reward)).resolved()
+    except ValidationError:
+        return str(reward.get("kind", ""))
+    return f"{reward.get('kind')}: " + " + ".join(f"{part.weight:g} × {name}" for name, part in parts.items())
 
 
 def _part(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.load import parse_recipe
 from r1kit.config.schema import Recipe
 from r1kit.pipeline.files import RunError
-from r1kit.pipeline.lineage import changed_code, code_hashes, digest, hash_directory
+from r1kit.pipeline.lineage import changed_code, code_hashes, digest, hash_directory, hash_functions
 from r1kit.pipeline.run_directory import RunDirectory
 
 # What a stage depends on besides its own settings.
@@ -20,7 +20,8 @@ SHARED = ("seed", "task", "dtype", "processes")
 def fingerprints(recipe: Recipe) -> dict[str, str]:
     """Per stage a hash of its settings, the shared settings and the fingerprints of its inputs.
 
-    The recipe is resolved ("auto" replaced). A model that is a local directory counts by its content.
+    The recipe is resolved ("auto" replaced). A model that is a local directory, and the file of a function of the
+    user's own, count by their content.
     """
     plain = recipe.model_dump(mode="json")
     shared = {key: plain[key] for key in SHARED}
@@ -30,8 +31,16 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
         model = getattr(recipe.stages[name], "model", None)
         if isinstance(model, str) and "model" not in inputs and Path(model).is_dir():
             inputs["model"] = hash_directory(Path(model))
+        inputs |= hash_functions(user_functions(recipe, name))
         found[name] = digest({"settings": plain["stages"][name], "inputs": inputs, **shared})
     return found
+
+
+def user_functions(recipe: Recipe, stage: str) -> list[str]:
+    """Import paths of the functions of the user's own that a stage may call: the task's verifier and reward parts."""
+    verifier = [recipe.task.verifier] if recipe.task.verifier else []
+    reward = getattr(recipe.stages[stage], "reward", None)
+    return verifier + (reward.functions if reward else [])
 
 
 def refuse_changes(run: RunDirectory, recipe: Recipe, now: Mapping[str, str]) -> None:
@@ -46,7 +55,7 @@ def refuse_changes(run: RunDirectory, recipe: Recipe, now: Mapping[str, str]) ->
         for key, before, after in differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
         if key.split(".")[0] in SHARED or (key.startswith("stages.") and key.split(".")[1] in relevant)
     ]
-    what = "\n".join(lines) or "    the content of an input model"
+    what = "\n".join(lines) or "    the content of an input model or of a function of yours"
     raise RunError(
         f"{run.root} holds a run of other settings; stages already run ({', '.join(changed)}) would change:\n"
         f"{what}\nStart over with --fresh (make quickstart FRESH=1), or keep both with another --out."

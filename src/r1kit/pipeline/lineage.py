@@ -15,6 +15,7 @@ from typing import Any
 
 import r1kit
 from r1kit.config.machine import cpu_flags, usable_cores
+from r1kit.verifiers.user import source_file
 
 PACKAGE = Path(r1kit.__file__).parent
 LIBRARIES = (
@@ -63,6 +64,12 @@ def hash_directory(path: Path) -> str:
 def hash_file(path: Path) -> str:
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_functions(specs: Iterable[str]) -> dict[str, str]:
+    """Content hash of the files that hold functions of the user's own, by import path."""
+    files = {spec: source_file(spec) for spec in specs}
+    return {spec: hash_file(file) if file and file.is_file() else "no file" for spec, file in files.items()}
 
 
 def git_commit() -> dict[str, Any] | None:

@@ -7,13 +7,14 @@ memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1kit.config.graph import stage_inputs
+from r1kit.config.reward_parts import PartSettings
 from r1kit.config.schema import PretrainSettings, Recipe, RLSettings
 from r1kit.config.tasks import TaskSettings
 from r1kit.pipeline.files import RunError
@@ -22,7 +23,7 @@ from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.progress import gib
 
 if TYPE_CHECKING:
-    from r1kit.records import Problem
+    from r1kit.records import Problem, Rollout
     from r1kit.tasks import Task
 
 WITNESSES = 256
@@ -138,8 +139,49 @@ def _golds(task: Task, problems: Sequence[Problem]) -> Check:
 
 
 def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Problem]) -> Check:
-    """A right response must earn the most the reward can give, an empty one must not."""
-    reward = _scorer(stage, task)
+    """In every phase of the reward a right response must earn the most its rules can give, an empty one must not."""
+    from r1kit.rewards import make_reward
+
+    title = f"{name}: a right response can score full marks"
+    parts = stage.reward.resolved()
+    given = task.verify(problems[0], witness_response(problems[0]))
+    unknown = sorted({verdict for part in parts.values() for verdict in part.reads} - set(given))
+    if unknown:
+        return Check(
+            title,
+            False,
+            f"the reward reads {', '.join(unknown)}, a verdict that the task does not give: "
+            f"it gives {', '.join(given)}",
+        )
+    # Loads what is the user's own, or says why it cannot, and lets it judge once.
+    whole = make_reward(stage.reward, steps=stage.steps)
+    right = _judged(task, problems[0], witness_response(problems[0]))
+    for step in stage.reward.phases(stage.steps):
+        if not whole.one(problems[0], right, max_tokens=stage.sampling.max_tokens, step=step):
+            failing = ", ".join(whole.failures) or "the verdict"
+            return Check(title, False, f"{failing} gives no value for the right response to {problems[0].id}")
+    rules = {part: s for part, s in parts.items() if s.rule}
+    steps = [step for step in stage.reward.phases(stage.steps) if any(_paid(s, step, stage) for s in rules.values())]
+    if not steps:
+        return Check(title, True, f"not looked at: {', '.join(parts)} does not go by right and wrong")
+    found = [_phase(title, stage, rules, step, task, problems) for step in steps]
+    return next((check for check in found if not check.ok), found[-1])
+
+
+def _paid(part: PartSettings, step: int, stage: RLSettings) -> bool:
+    first, last = part.window(stage.steps)
+    return first <= step <= last
+
+
+def _phase(
+    title: str,
+    stage: RLSettings,
+    rules: Mapping[str, PartSettings],
+    step: int,
+    task: Task,
+    problems: Sequence[Problem],
+) -> Check:
+    reward = _scorer(stage, rules, step, task)
     best = max(reward(p, witness_response(p)) for p in problems)
     short = [p.id for p in problems if reward(p, witness_response(p)) < best]
     empty = max(reward(p, "") for p in problems)
@@ -152,29 +194,36 @@ def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Pro
         found += f"; a right response fails {', '.join(lacking)} under template {stage_template(problems[0])}"
     elif short:
         found += f"; {len(short)} right responses earn less, such as that of {short[0]}"
-    return Check(f"{name}: a right response can score full marks", ok, found)
+    return Check(title, ok, found)
 
 
 def stage_template(problem: Problem) -> str:
     return str(problem.metadata.get("template", "unknown"))
 
 
-def _scorer(stage: RLSettings, task: Task) -> Callable[[Problem, str], float]:
+def _scorer(
+    stage: RLSettings, rules: Mapping[str, PartSettings], step: int, task: Task
+) -> Callable[[Problem, str], float]:
+    from r1kit.rewards import Reward
+
+    reward = Reward(rules, steps=stage.steps)
+
+    def score(problem: Problem, text: str) -> float:
+        rollout = _judged(task, problem, text)
+        return sum(reward.one(problem, rollout, max_tokens=stage.sampling.max_tokens, step=step).values())
+
+    return score
+
+
+def _judged(task: Task, problem: Problem, text: str) -> Rollout:
+    """A rollout of one prompt token and one response token: length must play no part in what is looked at here."""
     import numpy as np
 
     from r1kit.records import Rollout
-    from r1kit.rewards import make_reward
 
-    rule = make_reward(stage.reward)
-
-    def score(problem: Problem, text: str) -> float:
-        # One prompt token and one response token: length must play no part in what is looked at here.
-        zeros = np.zeros(2)
-        rollout = Rollout(problem.id, 0, 1, zeros, zeros, zeros, zeros, zeros, "stopped", text=text)
-        rollout = rollout.scored(task.verify(problem, text), {})
-        return sum(rule(problem, rollout, max_tokens=stage.sampling.max_tokens).values())
-
-    return score
+    zeros = np.zeros(2)
+    rollout = Rollout(problem.id, 0, 1, zeros, zeros, zeros, zeros, zeros, "stopped", text=text)
+    return rollout.scored(task.verify(problem, text), {})
 
 
 def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) -> Iterator[Check]:

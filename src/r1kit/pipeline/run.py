@@ -19,7 +19,7 @@ from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.load import dump_recipe
 from r1kit.config.machine import resolve
 from r1kit.config.schema import Recipe
-from r1kit.pipeline.changes import code_version, fingerprints, refuse_changes, refuse_new_code
+from r1kit.pipeline.changes import code_version, fingerprints, refuse_changes, refuse_new_code, user_functions
 from r1kit.pipeline.expectations import Expectation, check_expectations
 from r1kit.pipeline.files import (
     DiskFullError,
@@ -39,6 +39,7 @@ from r1kit.pipeline.lineage import (
     git_commit,
     hash_directory,
     hash_file,
+    hash_functions,
     library_versions,
     machine,
 )
@@ -163,9 +164,10 @@ class _Run:
         write_json(self.run.lineage, self.lineage)
 
     def _external_inputs(self) -> dict[str, str]:
-        """Content hash by path of the models that no stage of this recipe makes."""
-        inputs = {}
-        for stage in self.recipe.stages.values():
+        """Content hash by path of the models that no stage of this recipe makes and of the user's own functions."""
+        inputs: dict[str, str] = {}
+        for name, stage in self.recipe.stages.items():
+            inputs |= hash_functions(user_functions(self.recipe, name))
             model = getattr(stage, "model", None)
             if isinstance(model, str) and not stage_inputs(stage):
                 inputs[model] = hash_directory(Path(model)) if Path(model).is_dir() else "not a local directory"

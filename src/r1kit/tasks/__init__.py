@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from r1kit.records import Problem, Verdict
 from r1kit.tasks.countdown import Countdown
 from r1kit.tasks.multiplication import Multiplication
+from r1kit.tasks.own_verifier import OwnVerifier
 
 _TASKS: dict[str, type[Countdown] | type[Multiplication]] = {
     Countdown.name: Countdown,
@@ -39,10 +40,15 @@ class Task(Protocol):
 
 
 def make_task(settings: Any) -> Task:
-    """The task that `settings.name` names, with its knobs from the settings' other attributes."""
+    """The task that `settings.name` names, with its knobs from the settings' other attributes.
+
+    `settings.verifier`, where it is set, names a function of the user's own that judges the answers.
+    """
     if settings.name not in _TASKS:
         raise ValueError(f"task.name is {settings.name!r}: expected one of {', '.join(_TASKS)}")
-    return _TASKS[settings.name](settings)
+    task = _TASKS[settings.name](settings)
+    own = getattr(settings, "verifier", None)
+    return OwnVerifier(task, own) if own else task
 
 
 __all__ = ["Countdown", "Multiplication", "Task", "make_task"]

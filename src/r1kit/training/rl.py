@@ -105,8 +105,9 @@ class RLRun:
             slots=settings.engine.slots,
             deterministic=settings.engine.deterministic,
         )
+        reward = make_reward(settings.reward, steps=settings.steps, seed=derived_seed(seed, stage, "reward"))
         self.sampler = GroupSampler(
-            self.engine, tokenizer, task, make_reward(settings.reward), settings.sampling, settings.samples_per_problem
+            self.engine, tokenizer, task, reward, settings.sampling, settings.samples_per_problem
         )
         self.held_out = HeldOut(
             settings.evaluate,
@@ -198,7 +199,9 @@ class RLRun:
         problems = [problem_at(self.problems, self.cursor + i, self.seed) for i in range(count)]
         self.cursor += count
         distinct = list({p.id: p for p in problems}.values())
-        mine = self.sampler.sample(self.world.shard(distinct), derived_seed(self.seed, self.stage, self.step))
+        mine = self.sampler.sample(
+            self.world.shard(distinct), derived_seed(self.seed, self.stage, self.step), self.step + 1
+        )
         shards = [unpack_groups(part) for part in self.world.gather_bytes(pack_groups(mine), "rollouts")]
         return interleave(shards)
 
@@ -251,7 +254,8 @@ def summary(fresh: Sequence[SampledGroup]) -> dict[str, float]:
     statistics = [s for f in fresh for s in f.statistics]
     values: dict[str, list[float]] = defaultdict(list)
     for rollout in rollouts:
-        values["reward"].append(rollout.reward)
+        if rollout.rewards:  # none where another rollout of its group could not be judged
+            values["reward"].append(rollout.reward)
         values["response_tokens"].append(rollout.response_length)
         values["truncated"].append(rollout.truncated)
         for name, verdict in rollout.verdicts.items():

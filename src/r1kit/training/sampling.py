@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from r1kit.engines.protocol import Engine, Request, Sample, SamplingParams
+from r1kit.engines.protocol import Engine, Request, SamplingParams
 from r1kit.evaluation.rollouts import make_rollout, response_texts
 from r1kit.models.chat import encode_prompt, stop_token_ids
-from r1kit.records import Group, Problem, Rollout
+from r1kit.records import Group, Problem, Rollout, Verdict
 from r1kit.rewards import RewardFunction
 from r1kit.tasks import Task
 from r1kit.training.exchange import SampledGroup
@@ -53,8 +53,11 @@ class GroupSampler:
         self.sampling, self.group_size = sampling, group_size
         self.stops = stop_token_ids(tokenizer)
 
-    def sample(self, problems: Sequence[Problem], seed: int) -> list[SampledGroup]:
-        """One judged group per problem, in order. Problems must be distinct; `seed` keys all randomness."""
+    def sample(self, problems: Sequence[Problem], seed: int, step: int) -> list[SampledGroup]:
+        """One judged group per problem, in order. Problems must be distinct; `seed` keys all randomness.
+
+        `step`, counted from 1, is the step of the stage that the groups are sampled for: rewards may go by it.
+        """
         params = SamplingParams(
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
@@ -75,16 +78,27 @@ class GroupSampler:
         groups = []
         for p, problem in enumerate(problems):
             rows = range(p * self.group_size, (p + 1) * self.group_size)
-            judged = [self._judge(problem, prompts[p], g, samples[i], texts[i]) for g, i in enumerate(rows)]
+            rollouts = [
+                make_rollout(
+                    problem.id, g, prompts[p], samples[i], temperature=self.sampling.temperature, text=texts[i]
+                )
+                for g, i in enumerate(rows)
+            ]
+            judged = self._judge(problem, rollouts, step)
             statistics = tuple(self.task.statistics(problem, rollout.text) for rollout in judged)
-            groups.append(SampledGroup(Group(problem, tuple(judged)), statistics))
+            groups.append(SampledGroup(judged, statistics))
         return groups
 
-    def _judge(self, problem: Problem, prompt_ids: tuple[int, ...], index: int, sample: Sample, text: str) -> Rollout:
-        """The sample as a rollout with its verdicts, and its reward where every verdict is a score."""
-        rollout = make_rollout(problem.id, index, prompt_ids, sample, temperature=self.sampling.temperature, text=text)
-        verdicts = self.task.verify(problem, text)
-        rollout = rollout.scored(verdicts, {})
-        if any(v.outcome != "score" for v in verdicts.values()):
-            return rollout
-        return rollout.scored(verdicts, self.reward(problem, rollout, max_tokens=self.sampling.max_tokens))
+    def _judge(self, problem: Problem, rollouts: Sequence[Rollout], step: int) -> Group:
+        """The group with its verdicts, and with its rewards where every verdict is a score."""
+        judged = [rollout.scored(self.task.verify(problem, rollout.text), {}) for rollout in rollouts]
+        group = Group(problem, tuple(judged))
+        if group.failed:
+            return group
+        rewards = self.reward(problem, judged, max_tokens=self.sampling.max_tokens, step=step)
+        # A group without a reward is as lost as one without a verdict, and has to say so.
+        lost = {} if all(rewards) else {"reward": Verdict("error", None, "voter_failed", voter="reward")}
+        return Group(
+            problem,
+            tuple(r.scored({**r.verdicts, **lost}, parts) for r, parts in zip(judged, rewards, strict=True)),
+        )
