@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 import time
 from fractions import Fraction
+from itertools import permutations
 
 import pytest
 
@@ -87,6 +88,28 @@ HACKS = [
     "True+3",
     "3 if 1 else 5",
     "3\u00a0+5",
+    "3+5 = 8",
+    "3+5 is 8",
+    "3+5 (which is 8)",
+    "3+5.",
+    "3+5, 2",
+    "3+5!",
+    "3^2",
+    "5%3",
+    "5C2",
+    "sqrt(5)+3",
+    "3_5",
+    "1_000",
+    "~3",
+    "-+3",
+    "(-(-3",
+    "3-+5",
+    "3−5",
+    "$3+5$",
+    "\\frac{3}{5}",
+    "3+5\\n2",
+    "lambda: 3",
+    "<answer>3+5</answer>",
 ]
 
 
@@ -139,6 +162,38 @@ def test_the_largest_text_within_limits_is_cheap() -> None:
 def test_numbers_must_be_used_exactly_once(answer: str, score: float, reason: str) -> None:
     verdict = judge_expression(answer, [3, 5, 6], 48)
     assert (verdict.score, verdict.reason, verdict.extracted) == (score, reason, answer)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "3.5*2",  # 7, by gluing 3 and 5 with a point
+        "35/(2+3)",  # 7, digits glued, 3 used again
+        "2+5",  # 7, one number unused
+        "2+5+3-3",  # 7, one number used twice
+        "(2+5)*(3/3)",
+        "2**3-5+4",
+        "15//2",
+        "-(-2-5)+3-3",
+        "7",
+        "2+5*1",
+    ],
+)
+def test_seven_from_2_3_5_by_tricks(answer: str) -> None:
+    verdict = judge_expression(answer, [2, 3, 5], 7)
+    assert (verdict.outcome, verdict.score) == ("score", 0.0)
+
+
+def test_a_leading_minus_reaches_nothing_new() -> None:
+    """Signs can be moved out of an expression, so the unary minus that is read is notation, not a hack."""
+    orders = list(permutations((4, 9, 13)))
+
+    def values(*shapes: str) -> set[Fraction]:
+        found = {parse_expression(shape.format(*order)).value for shape in shapes for order in orders}
+        return {value for value in found if value > 0}
+
+    with_minus = values("-{}+{}*{}", "-({}-{})*{}", "{}*(-{}+{})", "-({}-{}*{})", "(-{}-{})*(-{})", "{}/(-{}+{})")
+    assert with_minus <= values("{}*{}-{}", "({}-{})*{}", "({}+{})*{}", "{}/({}-{})")
 
 
 def test_repeated_numbers_count() -> None:
