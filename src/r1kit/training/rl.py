@@ -104,6 +104,7 @@ class RLRun:
             tokenizer=tokenizer,
             slots=settings.engine.slots,
             deterministic=settings.engine.deterministic,
+            native=settings.engine.native,
         )
         self.sampler = GroupSampler(
             self.engine, tokenizer, task, make_reward(settings.reward), settings.sampling, settings.samples_per_problem
