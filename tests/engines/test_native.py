@@ -29,7 +29,7 @@ from tests.engines.test_local import (
     small,
 )
 
-from r1kit.engines import native
+from r1kit.engines import native, sampler
 from r1kit.engines.cache import KVCache
 from r1kit.engines.invariance import Shapes
 from r1kit.engines.local import LocalEngine
@@ -142,6 +142,27 @@ def test_parameters_that_change_in_place_are_taken_over() -> None:
     fresh = by_id(LocalEngine(model, slots=4, native=True, policy_version=1).generate(asked))
     for sample in engine.generate(asked):
         assert sample == fresh[sample.request_id]
+
+
+def test_draws_are_those_of_the_fallback() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for vocab in (5, 32, 61, 203):
+        logits = torch.randn(200, vocab, generator=generator) * 4
+        uniform = np.concatenate([np.random.default_rng(0).random(198), [0.0, 1.0 - 2.0**-53]])
+        probs = torch.softmax(logits, -1)
+        expected = sampler.draw(probs, torch.from_numpy(uniform)[:, None])[:, 0].numpy()
+        tokens, probabilities = native.draw(logits.clone(), uniform)
+        assert (tokens == expected).mean() > 0.99  # a number within rounding of a boundary may fall on either side
+        np.testing.assert_allclose(probabilities, probs.numpy()[np.arange(200), tokens], rtol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_scores_that_are_not_numbers_are_seen(damage: float) -> None:
+    logits = torch.zeros(3, 40)
+    logits[1, 7] = damage
+    tokens, probabilities = native.draw(logits, np.array([0.1, 0.5, 0.9]))
+    assert np.isfinite(probabilities).tolist() == [True, False, True]
+    assert (tokens < 40).all()
 
 
 def test_what_cannot_be_compiled_is_refused() -> None:

@@ -301,4 +301,32 @@ int decode(const Model* m, int64_t n, const int64_t* ids, const int64_t* positio
   product(n, normed, D, m->hidden, m->head, padded(m->vocab), nullptr, logits, padded(m->vocab));
   return 0;
 }
+
+// Inverse transform sampling from softmax(logits) of n rows: the first token whose cumulative probability passes
+// uniforms[i], and its probability. Rows have length `stride`; places behind `vocab` are overwritten. What is not a
+// number gives the last token and a probability that is no number either.
+void draw(int64_t n, int64_t vocab, int64_t stride, float* logits, const double* uniforms, int64_t* tokens,
+          double* probabilities) {
+  for (int64_t i = 0; i < n; i++) {
+    float* row = logits + i * stride;
+    for (int64_t j = vocab; j < stride; j++) row[j] = -1e30f;
+    vf most = load(row);
+    for (int64_t j = W; j < stride; j += W) most = load(row + j) > most ? load(row + j) : most;
+    float highest = most[0];
+    for (int j = 1; j < W; j++) highest = most[j] > highest ? most[j] : highest;
+    vf check = vf{};  // vexp bounds its argument, so what is not finite has to be seen before it
+    for (int64_t j = 0; j < stride; j += W) {
+      const vf x = load(row + j) - highest;
+      check += x * 0.0f;
+      store(row + j, vexp(x));
+    }
+    double total = 0;
+    for (int64_t j = 0; j < vocab; j++) total += row[j];
+    const double target = uniforms[i] * total;
+    int64_t token = 0;
+    for (double passed = row[0]; token < vocab - 1 && !(passed > target);) passed += row[++token];
+    tokens[i] = token;
+    probabilities[i] = row[token] / total + sum(check);
+  }
+}
 }

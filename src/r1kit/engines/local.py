@@ -108,7 +108,7 @@ class LocalEngine(EngineBase):
             merge_positions=_MERGE_BYTES.get(device, 0) // cache.bytes_per_position,
             refill_slots=int(slots * _REFILL.get(device, 1 / 8)),
         )
-        self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device)
+        self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device, native=native)
         self._prefixes: dict[Prompt, Prefix] = {}
         self._logits: Tensor | None = None  # of the next token of every running response [running, V]
         self.statistics = EngineStatistics()

@@ -123,6 +123,27 @@ class NativeDecoder:
         return logits[:, :vocab]
 
 
+def draw(logits_nV: Tensor, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int64 [n] and their probabilities float64 [n] under softmax(logits), by inverse transform sampling.
+
+    The same tokens as `sampler.draw` on the softmax, to rounding. logits_nV float32 is written over.
+    """
+    n, vocab = logits_nV.shape
+    if logits_nV.stride(0) % int(library().vector_width()):  # not as `decode` gives them
+        logits_nV = torch.nn.functional.pad(logits_nV, (0, -vocab % int(library().panel_width())))
+    tokens, probabilities = np.empty(n, np.int64), np.empty(n, np.float64)
+    library().draw(
+        n,
+        vocab,
+        logits_nV.stride(0),
+        logits_nV.data_ptr(),
+        uniforms.ctypes.data,
+        tokens.ctypes.data,
+        probabilities.ctypes.data,
+    )
+    return tokens, probabilities
+
+
 def unsupported(prepared: PreparedDecoder, vector: int) -> str | None:
     """Why a model cannot run natively, or None."""
     config = prepared.config
@@ -166,6 +187,8 @@ def library() -> ctypes.CDLL:
     loaded.scratch_size.restype = number
     loaded.scratch_size.argtypes = [pointer, number, number]
     loaded.decode.argtypes = [pointer, number, pointer, pointer, pointer, number, number, pointer, pointer]
+    loaded.draw.restype = None
+    loaded.draw.argtypes = [number, number, number, pointer, pointer, pointer, pointer]
     for name in ("panel_width", "vector_width"):
         getattr(loaded, name).restype = number
     return loaded
