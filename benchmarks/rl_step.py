@@ -68,8 +68,9 @@ def group_size(arguments: argparse.Namespace) -> int:
 def contenders(arguments: argparse.Namespace) -> tuple[list[Contender], list[Contender]]:
     """Ours (the first one counts) and the peers."""
     ours = [
-        Contender("r1kit, groups without advantage left out", TWO, OURS, {"drop": True}),
-        Contender("r1kit, every group trained", TWO, OURS, {"drop": False}),
+        Contender(f"r1kit{' native' if native else ''}, {groups}", TWO, OURS, {"drop": drop, "native": native})
+        for native in (True, False)
+        for groups, drop in (("groups without advantage left out", True), ("every group trained", False))
     ]
     rollouts = arguments.problems * group_size(arguments)
     peers = []

@@ -61,6 +61,7 @@ class OurSteps:
 
         o = self.options
         settings = rl_settings(self.recipe, problems=o["problems"], max_tokens=o["max_tokens"], drop=order["drop"])
+        settings.engine = settings.engine.model_copy(update={"native": order["native"], "slots": 128})
         self.steps, self.rows = order["steps"], Rows()
         self.rl = RLRun(
             settings,

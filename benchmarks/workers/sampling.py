@@ -45,17 +45,20 @@ class _Queue:
 
 
 class OurEngine(_Queue):
-    """The local engine; order "slots", "deterministic"."""
+    """The local engine; order "slots", "deterministic", "native"."""
 
     def __init__(self, options: dict[str, Any], rank: int, size: int) -> None:
         super().__init__(options, rank, size)
         self.model = load_model(options["checkpoint"], dtype=options["dtype"])
-        self.engines: dict[tuple[int, bool], LocalEngine] = {}
+        self.engines: dict[tuple[int, bool, bool], LocalEngine] = {}
 
     def prepare(self, order: dict[str, Any]) -> None:
-        key = (order["slots"], order["deterministic"])
+        key = (order["slots"], order["deterministic"], order["native"])
         if key not in self.engines:
-            self.engines[key] = LocalEngine(self.model, self.tokenizer, slots=key[0], deterministic=key[1])
+            slots, deterministic, native = key
+            self.engines[key] = LocalEngine(
+                self.model, self.tokenizer, slots=slots, deterministic=deterministic, native=native
+            )
         self.engine, self.share = self.engines[key], self.requests(order)
 
     def run(self) -> dict[str, Any]:

@@ -47,7 +47,7 @@ FIELDS = ["name", "ratio", "ours", "peer", "unit", "machine"]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of a few thousand parameters."""
     directory, tokenizer = tmp_path_factory.mktemp("checkpoint"), build_tiny_tokenizer()
-    settings = ModelSettings(hidden=16, layers=2, heads=2, kv_heads=1, head_dim=8, intermediate=32)
+    settings = ModelSettings(hidden=16, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate=32)
     write_model(make_tiny(settings, tokenizer, seed=0), tokenizer, directory)
     return directory
 
@@ -190,12 +190,13 @@ def test_every_peer_runs_once_and_the_fastest_again_in_turn_with_ours(monkeypatc
 
 
 def test_engine_measures_the_grid_of_the_specification() -> None:
-    arguments = Namespace(recipe="tinyzero", slots=None, dtype="auto")
+    arguments = Namespace(recipe="tinyzero", slots=None, dtype="auto", native=True)
     ours, peers = engine.contenders(arguments)
     grid = {(str(p.layout), p.order["dtype"], p.order["batch"]) for p in peers}
     assert grid == set(itertools.product(["1 x 2 threads", "2 x 1 thread"], ["float32", "bfloat16"], [64, 256]))
     assert str(ours[0].layout) == "2 x 1 thread"
     assert not ours[0].order["deterministic"]
+    assert {o.order["native"] for o in ours} == {True, False}
 
 
 def test_rl_step_measures_the_same_grid_and_counts_the_recipe_first() -> None:
@@ -205,7 +206,7 @@ def test_rl_step_measures_the_same_grid_and_counts_the_recipe_first() -> None:
         *itertools.product(["1 x 2 threads"], ["float32", "bfloat16"], [16, 64, 256]),
         *itertools.product(["2 x 1 thread"], ["float32", "bfloat16"], [16, 64, 128]),
     }
-    assert [c.order["drop"] for c in ours] == [True, False]
+    assert [(c.order["native"], c.order["drop"]) for c in ours] == [*itertools.product([True, False], repeat=2)]
 
 
 @pytest.mark.parametrize("kind", train.KINDS)

@@ -118,3 +118,6 @@ class EngineSettings(Settings):
     deterministic: bool = Field(
         False, description="batching, slots and neighbours never change what is sampled, bitwise"
     )
+    native: bool = Field(
+        False, description="decode in C++, compiled once on this machine: small float32 models on a CPU; needs g++"
+    )

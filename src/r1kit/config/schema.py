@@ -156,6 +156,7 @@ class EvaluateSettings(StageSettings, EvalSettings):
     model: str = Field(description="model to measure: ${stage}, or a checkpoint directory")
     top_k: Natural = Field(0, description="0 is off")
     deterministic: bool = Field(False, description="see engine.deterministic")
+    native: bool = Field(False, description="see engine.native")
     slots: Count = Field(256, description="responses decoded at a time, per process")
 
 

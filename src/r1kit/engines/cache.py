@@ -7,6 +7,9 @@ copied or gathered.
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -67,6 +70,7 @@ class KVCache:
     def _allocate(self, length: int) -> None:
         shape = (2, self.layers, self.slots, self.kv_heads, length, self.head_dim)
         self.data = torch.zeros(shape, dtype=self._dtype, device=self._device)
+        advise_huge_pages(self.data)
         # 0 where a position is filled, -inf where not: added to the scores.
         self.mask = torch.full((self.slots, 1, length), -torch.inf, dtype=self._dtype, device=self._device)
         self.length = length
@@ -141,3 +145,23 @@ class KVCache:
                 mask=self.mask[start:stop, :, :length],
             )
         return self._views[span]
+
+
+def advise_huge_pages(array: Tensor) -> None:
+    """Ask Linux for large pages under a big array in memory: attention reads it all, and the walk through small
+    pages costs. A wish: where it is not granted nothing changes.
+    """
+    advise = getattr(_libc(), "madvise", None)
+    if array.device.type != "cpu" or array.nbytes < 4 * _HUGE or advise is None:
+        return
+    start = -(-array.data_ptr() // _HUGE) * _HUGE
+    advise(ctypes.c_void_p(start), ctypes.c_size_t(array.data_ptr() + array.nbytes - start), _MADV_HUGEPAGE)
+
+
+_HUGE = 2 << 20
+_MADV_HUGEPAGE = 14
+
+
+@cache
+def _libc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from r1kit.engines.base import EngineBase
 from r1kit.engines.invariance import Model, Shapes, settle
+from r1kit.engines.native import NativeDecoder
 from r1kit.engines.prepared import PreparedDecoder, prepare
 from r1kit.engines.protocol import EngineError, SamplingParams, TokenEvent
 from r1kit.engines.runner import Runner
@@ -82,6 +83,7 @@ class LocalEngine(EngineBase):
         slots: int = 128,
         max_length: int | None = None,
         deterministic: bool = True,
+        native: bool = False,
         policy_version: int = 0,
     ) -> None:
         if slots < 1:
@@ -94,7 +96,8 @@ class LocalEngine(EngineBase):
         self._prepared = prepare(model)
         self.shapes = settle(self._prepared) if deterministic else Shapes()
         with torch.inference_mode():
-            self._runner = Runner(self._prepared, slots, self.shapes)
+            self._native = self._compiled() if native else None
+            self._runner = Runner(self._prepared, slots, self.shapes, self._native)
             if not self.shapes.padding:
                 self._runner.cache.reserve(self.max_length)
         cache, device = self._runner.cache, self._runner.device.type
@@ -105,10 +108,15 @@ class LocalEngine(EngineBase):
             merge_positions=_MERGE_BYTES.get(device, 0) // cache.bytes_per_position,
             refill_slots=int(slots * _REFILL.get(device, 1 / 8)),
         )
-        self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device)
+        self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device, native=native)
         self._prefixes: dict[Prompt, Prefix] = {}
         self._logits: Tensor | None = None  # of the next token of every running response [running, V]
         self.statistics = EngineStatistics()
+
+    def _compiled(self) -> NativeDecoder:
+        if not isinstance(self._prepared, PreparedDecoder):
+            raise EngineError("engine.native: only small float32 decoders on the CPU are compiled; turn it off")
+        return NativeDecoder(self._prepared)
 
     @property
     def deterministic(self) -> bool:
@@ -117,7 +125,8 @@ class LocalEngine(EngineBase):
     @property
     def determinism(self) -> str:
         """By which shapes results are independent of the batch, in words."""
-        return self.shapes.describe()
+        described = self.shapes.describe()
+        return described if self._native is None else f"decoding in C++, each row on its own; prompts: {described}"
 
     @property
     def cache_bytes(self) -> int:
@@ -179,6 +188,8 @@ class LocalEngine(EngineBase):
             return
         if not self._scheduler.running and isinstance(self._prepared, PreparedDecoder):
             self._prepared.refresh()  # the parameters may have changed while nothing ran
+            if self._native is not None:
+                self._native.refresh()
         needed = max(sequence.limit for sequence in admitted)
         unit = self.shapes.padding or 1
         self._runner.cache.reserve(-(-needed // unit) * unit)

@@ -61,9 +61,9 @@ class PreparedDecoder:
     @torch.no_grad()
     def refresh(self) -> None:
         decoder = self.decoder
-        self._layers = [PreparedLayer.of(layer) for layer in decoder.layers]  # type: ignore[arg-type]
-        self._head = (decoder.head_weight * decoder.final_norm).t().contiguous()
-        self._eps = torch.full((1,), self.config.rms_norm_eps, dtype=self._head.dtype)
+        self.layers = [PreparedLayer.of(layer) for layer in decoder.layers]  # type: ignore[arg-type]
+        self.head = (decoder.head_weight * decoder.final_norm).t().contiguous()
+        self._eps = torch.full((1,), self.config.rms_norm_eps, dtype=self.head.dtype)
 
     def __call__(self, token_ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         """Final hidden states [T, D] without the last norm's gain, which `logits` holds; see `Decoder.forward`."""
@@ -71,7 +71,7 @@ class PreparedDecoder:
         rotated, width = c.num_heads + c.num_kv_heads, c.head_dim
         x_TD = F.embedding(token_ids_T, self.decoder.embedding)
         phase_T1C = self.decoder.phase_PC[positions_T].unsqueeze(1)
-        for index, w in enumerate(self._layers):
+        for index, w in enumerate(self.layers):
             normed = self._normalise(x_TD)
             qkv = torch.mm(normed, w.qkv) if w.qkv_bias is None else torch.addmm(w.qkv_bias, normed, w.qkv)
             heads = qkv.view(tokens, -1, width)
@@ -86,7 +86,7 @@ class PreparedDecoder:
         return self._normalise(x_TD)
 
     def logits(self, hidden_TD: Tensor) -> Tensor:
-        return torch.mm(hidden_TD, self._head)
+        return torch.mm(hidden_TD, self.head)
 
     def _normalise(self, x: Tensor) -> Tensor:
         """x / sqrt(mean(x^2) + eps) over the last axis."""

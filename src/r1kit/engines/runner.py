@@ -12,6 +12,7 @@ from torch import Tensor
 from r1kit.engines.attention import DecodeAttention
 from r1kit.engines.cache import KVCache, Span
 from r1kit.engines.invariance import MOST_ROWS, Model, Shapes
+from r1kit.engines.native import NativeDecoder
 from r1kit.engines.sequence import Prefix, Prompt
 from r1kit.models.attention import Segment, packed_attention
 
@@ -21,9 +22,9 @@ class Runner:
     `forward`.
     """
 
-    def __init__(self, model: Model, slots: int, shapes: Shapes) -> None:
+    def __init__(self, model: Model, slots: int, shapes: Shapes, native: NativeDecoder | None = None) -> None:
         config, parameter = model.config, next(model.parameters())
-        self.model, self.shapes = model, shapes
+        self.model, self.shapes, self.native = model, shapes, native
         self.device = parameter.device
         self.cache = KVCache(
             layers=config.num_layers,
@@ -116,6 +117,8 @@ class Runner:
 
         `spans(start, stop)` cuts the slots of a pass into spans of similar length.
         """
+        if self.native is not None:
+            return self.native.decode(token_ids, positions, self.cache)
         n = len(token_ids)
         passes = range(0, n, self.shapes.pass_rows)
         logits = [self._decode_pass(token_ids, positions, s, min(n, s + self.shapes.pass_rows), spans) for s in passes]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from r1kit.engines import native
 from r1kit.engines.protocol import SamplingParams
 from r1kit.engines.randomness import uniforms
 from r1kit.engines.sequence import Sequence
@@ -23,8 +24,8 @@ from r1kit.engines.sequence import Sequence
 class Sampler:
     """Samples one token for each of the first n slots; keeps the settings of every slot."""
 
-    def __init__(self, slots: int, vocab_size: int, device: torch.device) -> None:
-        self.vocab_size, self.device = vocab_size, device
+    def __init__(self, slots: int, vocab_size: int, device: torch.device, *, native: bool = False) -> None:
+        self.vocab_size, self.device, self.native = vocab_size, device, native
         self.keys = np.zeros(slots, np.uint64)
         self.temperatures = np.ones(slots, np.float32)
         self.greedy = np.zeros(slots, bool)
@@ -58,6 +59,23 @@ class Sampler:
         `positions` int64 [n]: the place of the new token in its stream, prompt included, which with the key
         of the response picks the uniform number.
         """
+        n = len(logits_nV)
+        if not self.native:
+            return self._sample(logits_nV, positions)
+        # Which way a row goes depends on its own settings only, never on its neighbours'.
+        plain = ~(self.special[:n] | self.greedy[:n]) & (self.temperatures[:n] == 1)
+        if plain.all():
+            drawn, probabilities = native.draw(logits_nV, uniforms(self.keys[:n], positions))
+            return drawn, np.log(probabilities)
+        chosen, logprobs = self._sample(logits_nV, positions)
+        if plain.any():
+            rows = torch.from_numpy(np.flatnonzero(plain))
+            drawn, probabilities = native.draw(logits_nV[rows], uniforms(self.keys[:n][plain], positions[plain]))
+            chosen[plain], logprobs[plain] = drawn, np.log(probabilities)
+        return chosen, logprobs
+
+    def _sample(self, logits_nV: Tensor, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same in PyTorch, for every kind of row."""
         n = len(logits_nV)
         logits = logits_nV.float()
         if self._any_scaled:

@@ -44,7 +44,9 @@ def measure_model(
 
     made = make_task(task)
     evaluation = evaluate(
-        open_engine(model, dtype=dtype, slots=settings.slots, deterministic=settings.deterministic),
+        open_engine(
+            model, dtype=dtype, slots=settings.slots, deterministic=settings.deterministic, native=settings.native
+        ),
         load_tokenizer(model),
         made,
         made.problems("test"),
@@ -56,7 +58,7 @@ def measure_model(
     return evaluation.to_json()
 
 
-def open_engine(model: Path, *, dtype: str, slots: int, deterministic: bool) -> LocalEngine:
+def open_engine(model: Path, *, dtype: str, slots: int, deterministic: bool, native: bool = False) -> LocalEngine:
     """The local engine over the checkpoint `model`; `dtype` is resolved."""
     from r1kit.engines.local import LocalEngine
     from r1kit.models.loading import load_model, load_tokenizer
@@ -66,6 +68,7 @@ def open_engine(model: Path, *, dtype: str, slots: int, deterministic: bool) -> 
         load_tokenizer(model),
         slots=slots,
         deterministic=deterministic,
+        native=native,
     )
 
 

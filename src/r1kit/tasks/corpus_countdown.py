@@ -58,13 +58,16 @@ class CountdownWriter:
     # --- documents ---
 
     def facts(self) -> str:
-        """Lines of arithmetic as it stands inside attempts."""
+        """Lines of arithmetic as it stands inside attempts.
+
+        No line break at the end: it would teach that a text may stop after any line, and so a search before its answer.
+        """
         rng, lines = self.rng, []
         for _ in range(rng.randint(*self.corpus.fact_lines)):
             small, any_size = self.fact_tables[int(rng.random() * 4)]
             table = small if rng.random() < self.corpus.fact_small else any_size
             lines.append(table[int(rng.random() * len(table))])
-        return "".join(lines)
+        return "\n".join(lines)
 
     def guess(self) -> str:
         """A question and an expression, right now and then."""
@@ -204,6 +207,6 @@ def _fact_tables(low: int, high: int, max_value: int) -> list[tuple[list[str], l
                     small = low <= a <= high
                     # Two given numbers stand in one order only under + and *, as in an attempt.
                     if not (small and op in "+*" and x > y):
-                        lines[small][f"{x}{op}{y}={value}\n"] = None
+                        lines[small][f"{x}{op}{y}={value}"] = None
         tables.append((list(lines[True]), list(lines[False])))
     return tables

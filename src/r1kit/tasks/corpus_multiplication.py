@@ -72,7 +72,7 @@ class MultiplicationWriter:
             route = self.rng.choice(self.routes(*self.task.draw("train", self.rng)))
             lines += self._steps(route)
         self.rng.shuffle(lines)
-        return "".join(f"{line}\n" for line in lines[:wanted])
+        return "\n".join(lines[:wanted])  # no line break at the end: see countdown's
 
     def guess(self) -> str:
         """A question and a number, right now and then."""

@@ -104,6 +104,7 @@ class RLRun:
             tokenizer=tokenizer,
             slots=settings.engine.slots,
             deterministic=settings.engine.deterministic,
+            native=settings.engine.native,
         )
         reward = make_reward(settings.reward, steps=settings.steps, seed=derived_seed(seed, stage, "reward"))
         self.sampler = GroupSampler(

@@ -1,0 +1,203 @@
+"""The decoding pass of a small decoder as one C++ call: built on request, the same numbers to rounding.
+
+`decode.cpp` beside this file is compiled once with the machine's own compiler and kept in the user's cache under a
+hash of its text, the compiler and the processor. Prompts still run through PyTorch. `PreparedDecoder` is the fallback
+and the oracle (tests/engines/test_native.py). A row's result never depends on its neighbours, so this form is
+deterministic by construction.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from r1kit.engines.cache import KVCache
+from r1kit.engines.prepared import PreparedDecoder
+from r1kit.engines.protocol import EngineError
+
+SOURCE = Path(__file__).with_name("decode.cpp")
+# No -ffast-math: a sum must not be regrouped by the length of its row or the address it starts at.
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-w")
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("qkv", "qkv_bias", "head_gains", "output", "gate_up", "down")]
+
+
+class _Model(ctypes.Structure):
+    _fields_ = [
+        *[
+            (name, ctypes.c_int64)
+            for name in ("layers", "hidden", "heads", "kv_heads", "head_dim", "intermediate", "vocab")
+        ],
+        ("eps", ctypes.c_float),
+        ("embedding", ctypes.c_void_p),
+        ("turns", ctypes.c_void_p),
+        ("head", ctypes.c_void_p),
+        ("layer", ctypes.POINTER(_Layer)),
+    ]
+
+
+class NativeDecoder:
+    """One more token for slots 0..n-1, over weights that `PreparedDecoder` has laid out (float32, on the CPU)."""
+
+    def __init__(self, prepared: PreparedDecoder) -> None:
+        self._library = library()
+        self._panel = int(self._library.panel_width())
+        reason = unsupported(prepared, int(self._library.vector_width()))
+        if reason:
+            raise EngineError(f"engine.native: {reason}; turn it off for this model")
+        self.prepared = prepared
+        self._scratch = torch.empty(0)
+        self._kept: list[Tensor] = []
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Take over the weights that `prepared` has now."""
+        prepared, config = self.prepared, self.prepared.config
+        self._kept = []  # arrays that C++ points into
+        self._layers = (_Layer * config.num_layers)()
+        for target, w in zip(self._layers, prepared.layers, strict=True):
+            for name in ("qkv", "output", "gate_up", "down"):
+                setattr(target, name, self._keep(self._panels(getattr(w, name))))
+            target.qkv_bias = None if w.qkv_bias is None else self._keep(w.qkv_bias)
+            target.head_gains = None if w.head_gains is None else self._keep(w.head_gains)
+        self._model = _Model(
+            config.num_layers,
+            config.hidden_size,
+            config.num_heads,
+            config.num_kv_heads,
+            config.head_dim,
+            config.intermediate_size,
+            config.vocab_size,
+            config.rms_norm_eps,
+            self._keep(prepared.decoder.embedding.detach()),
+            self._keep(_turns(prepared.decoder.phase_PC)),
+            self._keep(self._panels(prepared.head)),
+            self._layers,
+        )
+
+    def _keep(self, array: Tensor) -> int:
+        self._kept.append(array.contiguous())
+        return self._kept[-1].data_ptr()
+
+    def _panels(self, matrix_KN: Tensor) -> Tensor:
+        """[K, N] as [N / panel, K, panel], zeros behind the last column: what one tile reads."""
+        depth, columns = matrix_KN.shape
+        wide = torch.nn.functional.pad(matrix_KN, (0, -columns % self._panel))
+        return wide.view(depth, -1, self._panel).transpose(0, 1).contiguous()
+
+    def decode(self, token_ids: np.ndarray, positions: np.ndarray, cache: KVCache) -> Tensor:
+        """Logits [n, V] after token ids at positions (both int64 [n]) of slots 0..n-1; the cache grows by them."""
+        n, model = len(token_ids), ctypes.byref(self._model)
+        needed = self._library.scratch_size(model, n, cache.length)
+        if needed > self._scratch.numel():
+            self._scratch = torch.empty(needed)
+        vocab = self.prepared.config.vocab_size
+        logits = torch.empty(n, -(-vocab // self._panel) * self._panel)
+        ids, places = np.ascontiguousarray(token_ids, np.int64), np.ascontiguousarray(positions, np.int64)
+        failed = self._library.decode(
+            model,
+            n,
+            ids.ctypes.data,
+            places.ctypes.data,
+            cache.data.data_ptr(),
+            cache.slots,
+            cache.length,
+            self._scratch.data_ptr(),
+            logits.data_ptr(),
+        )
+        if failed:
+            raise AssertionError("decode.cpp refused a shape that `unsupported` let through")
+        return logits[:, :vocab]
+
+
+def draw(logits_nV: Tensor, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens int64 [n] and their probabilities float64 [n] under softmax(logits), by inverse transform sampling.
+
+    The same tokens as `sampler.draw` on the softmax, to rounding. logits_nV float32 is written over.
+    """
+    n, vocab = logits_nV.shape
+    if logits_nV.stride(0) % int(library().vector_width()):  # not as `decode` gives them
+        logits_nV = torch.nn.functional.pad(logits_nV, (0, -vocab % int(library().panel_width())))
+    tokens, probabilities = np.empty(n, np.int64), np.empty(n, np.float64)
+    library().draw(
+        n,
+        vocab,
+        logits_nV.stride(0),
+        logits_nV.data_ptr(),
+        uniforms.ctypes.data,
+        tokens.ctypes.data,
+        probabilities.ctypes.data,
+    )
+    return tokens, probabilities
+
+
+def unsupported(prepared: PreparedDecoder, vector: int) -> str | None:
+    """Why a model cannot run natively, or None."""
+    config = prepared.config
+    if prepared.decoder.embedding.dtype != torch.float32:
+        return f"weights are {prepared.decoder.embedding.dtype}, only torch.float32 is compiled"
+    if config.head_dim // vector not in (1, 2, 4, 8) or config.head_dim % vector:
+        return f"head_dim is {config.head_dim}, expected {vector}, {2 * vector}, {4 * vector} or {8 * vector} here"
+    if config.intermediate_size % vector:
+        return f"intermediate size is {config.intermediate_size}, expected a multiple of {vector} here"
+    return None
+
+
+def _turns(phase_PC: Tensor) -> Tensor:
+    """Complex phases [P, K / 2] as [P, 2, K]: x' = x * turns[0] + partner(x) * turns[1] on interleaved pairs."""
+    cosine, sine = phase_PC.real, phase_PC.imag
+    return torch.stack([torch.stack([cosine, cosine], -1), torch.stack([-sine, sine], -1)], 1).flatten(2).contiguous()
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """The compiled kernel, from the cache or built now (a few seconds). EngineError where there is no compiler."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        raise EngineError("engine.native: no C++ compiler found; install g++ (or name one in CXX), or turn it off")
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    text = "\0".join([SOURCE.read_text(encoding="utf-8"), version, *FLAGS, platform.machine(), _processor()])
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1kit" / "native"
+    path = folder / f"decode-{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            built = Path(scratch) / path.name
+            ran = subprocess.run(
+                [compiler, *FLAGS, str(SOURCE), "-o", str(built)], capture_output=True, text=True, check=False
+            )
+            if ran.returncode:
+                raise EngineError(f"engine.native: {compiler} could not build decode.cpp:\n{ran.stderr[-2000:]}")
+            os.replace(built, path)  # whole or not at all: several processes may build at once
+    loaded = ctypes.CDLL(str(path))
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    loaded.scratch_size.restype = number
+    loaded.scratch_size.argtypes = [pointer, number, number]
+    loaded.decode.argtypes = [pointer, number, pointer, pointer, pointer, number, number, pointer, pointer]
+    loaded.draw.restype = None
+    loaded.draw.argtypes = [number, number, number, pointer, pointer, pointer, pointer]
+    for name in ("panel_width", "vector_width"):
+        getattr(loaded, name).restype = number
+    return loaded
+
+
+def _processor() -> str:
+    """What -march=native looks at: another processor needs another build."""
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        return platform.processor()
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
+    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

@@ -1,0 +1,199 @@
+"""The compiled decoding pass against the PyTorch one.
+
+Why it matters: it is a third writing of the decoder's mathematics; were it to drift, what is sampled would no longer be
+what is trained. It passes everything any engine must pass, gives the fallback's log-probs, and its rows keep their bits
+in any company.
+
+Not exercised: processors other than the one the tests run on. Skipped where there is no C++ compiler.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tests.engines.test_local import (
+    FAMILIES,
+    QUICKSTART,
+    SMALL,
+    VOCAB,
+    TestLocalEngine,
+    by_id,
+    mixed_requests,
+    model_of,
+    quickstart,
+    small,
+)
+
+from r1kit.engines import native, sampler
+from r1kit.engines.cache import KVCache
+from r1kit.engines.invariance import Shapes
+from r1kit.engines.local import LocalEngine
+from r1kit.engines.native import NativeDecoder, library
+from r1kit.engines.prepared import PreparedDecoder
+from r1kit.engines.protocol import Engine, EngineError
+from r1kit.engines.runner import Runner
+from r1kit.engines.sampler import forced_logprobs
+from r1kit.engines.scheduler import Scheduler
+from r1kit.engines.sequence import Prompt
+from r1kit.models.decoder import Decoder, DecoderConfig, initialise
+
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
+
+
+class TestNativeEngine(TestLocalEngine):
+    def make(self, **settings: Any) -> Engine:
+        return super().make(native=True, **settings)
+
+
+def decoder_of(**settings: Any) -> Decoder:
+    """A decoder whose gains and biases matter."""
+    model = Decoder(DecoderConfig(**{**SMALL, "model_type": "llama", **settings}))
+    initialise(model, seed=1, std=0.2)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 1:
+                parameter.add_(torch.rand(parameter.shape, generator=generator))
+    return model
+
+
+def steps(model: Decoder, *, compiled: bool, slots: int, count: int) -> list[torch.Tensor]:
+    """Logits of `count` decoding passes over prompts of different lengths, each slot fed tokens of its own."""
+    with torch.inference_mode():
+        prepared = PreparedDecoder(model)
+        runner = Runner(prepared, slots, Shapes(), NativeDecoder(prepared) if compiled else None)
+        runner.cache.reserve(64 + count)
+        prompts = [Prompt(tuple((3 * s + i) % VOCAB for i in range(1 + 5 * s % 40))) for s in range(slots)]
+        lengths = np.array([len(p.token_ids) for p in prompts])
+        for slot, prefix in enumerate(runner.prefill(prompts, forced_logprobs)):
+            runner.cache.load(slot, prefix)
+        table = Scheduler(slots, padding=16, cache_length=512, merge_positions=0, refill_slots=1)
+        found = []
+        for step in range(count):
+            table.lengths[:] = lengths
+            tokens = (np.arange(slots) * 11 + step) % VOCAB
+            found.append(runner.decode(tokens, lengths, table.spans).clone())
+            lengths = lengths + 1
+        return found
+
+
+SHAPES = {
+    **FAMILIES,
+    "eight_heads_share_two": {"num_heads": 8, "num_kv_heads": 2},
+    "three_heads_share_one": {"num_heads": 3, "num_kv_heads": 1},
+    "wide_heads": {"head_dim": 64},
+    "odd_widths": {"hidden_size": 40, "vocab_size": VOCAB + 5},
+    "long_turns": {"rope_theta": 500.0, "max_positions": 512},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_it_equals_the_prepared_decoder(shape: str) -> None:
+    model = decoder_of(**SHAPES[shape])
+    for ours, theirs in zip(
+        steps(model, compiled=True, slots=13, count=20), steps(model, compiled=False, slots=13, count=20), strict=True
+    ):
+        torch.testing.assert_close(torch.log_softmax(ours, -1), torch.log_softmax(theirs, -1), rtol=1e-5, atol=2e-5)
+
+
+def test_it_is_as_near_to_exact_arithmetic_as_the_fallback() -> None:
+    """Against float64: the compiled pass may not lose digits that PyTorch keeps."""
+    model = decoder_of(**QUICKSTART)
+    exact = [torch.log_softmax(x, -1) for x in steps_in_double(model, 9, 30)]
+    errors = {
+        compiled: max(
+            float((torch.log_softmax(x.double(), -1) - e).abs().max())
+            for x, e in zip(steps(model, compiled=compiled, slots=9, count=30), exact, strict=True)
+        )
+        for compiled in (True, False)
+    }
+    assert errors[True] < max(3 * errors[False], 1e-5)
+
+
+def steps_in_double(model: Decoder, slots: int, count: int) -> list[torch.Tensor]:
+    import copy
+
+    return steps(copy.deepcopy(model).double(), compiled=False, slots=slots, count=count)
+
+
+@pytest.mark.parametrize("slots", [1, 5, 12, 13, 64])
+def test_slots_order_and_neighbours_change_no_bit(slots: int) -> None:
+    asked = mixed_requests()
+    expected = by_id(LocalEngine(quickstart(), slots=64, native=True).generate(asked))
+    random.Random(slots).shuffle(asked)
+    for sample in LocalEngine(quickstart(), slots=slots, native=True).generate(asked[: 8 * slots]):
+        assert sample == expected[sample.request_id]
+
+
+def test_parameters_that_change_in_place_are_taken_over() -> None:
+    model = model_of(**SMALL)
+    engine = LocalEngine(model, slots=4, native=True)
+    engine.generate(mixed_requests(2, 2)[:2])
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.1)
+    engine.load_weights(1)
+    asked = mixed_requests(3, 2)[:4]
+    fresh = by_id(LocalEngine(model, slots=4, native=True, policy_version=1).generate(asked))
+    for sample in engine.generate(asked):
+        assert sample == fresh[sample.request_id]
+
+
+def test_draws_are_those_of_the_fallback() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for vocab in (5, 32, 61, 203):
+        logits = torch.randn(200, vocab, generator=generator) * 4
+        uniform = np.concatenate([np.random.default_rng(0).random(198), [0.0, 1.0 - 2.0**-53]])
+        probs = torch.softmax(logits, -1)
+        expected = sampler.draw(probs, torch.from_numpy(uniform)[:, None])[:, 0].numpy()
+        tokens, probabilities = native.draw(logits.clone(), uniform)
+        assert (tokens == expected).mean() > 0.99  # a number within rounding of a boundary may fall on either side
+        np.testing.assert_allclose(probabilities, probs.numpy()[np.arange(200), tokens], rtol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [float("nan"), float("inf")])
+def test_scores_that_are_not_numbers_are_seen(damage: float) -> None:
+    logits = torch.zeros(3, 40)
+    logits[1, 7] = damage
+    tokens, probabilities = native.draw(logits, np.array([0.1, 0.5, 0.9]))
+    assert np.isfinite(probabilities).tolist() == [True, False, True]
+    assert (tokens < 40).all()
+
+
+def test_what_cannot_be_compiled_is_refused() -> None:
+    with pytest.raises(EngineError, match="only small float32"):
+        LocalEngine(model_of(**SMALL).bfloat16(), native=True)
+    with pytest.raises(EngineError, match="head_dim is 12"):
+        LocalEngine(model_of(**{**SMALL, "head_dim": 12}), native=True)
+    with pytest.raises(EngineError, match="only torch"):
+        LocalEngine(model_of(**SMALL).double(), native=True)
+
+
+def test_a_missing_or_failing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    library.cache_clear()
+    try:
+        monkeypatch.setenv("CXX", "no-such-compiler")
+        with pytest.raises(EngineError, match="install g"):
+            LocalEngine(small(), native=True)
+        monkeypatch.delenv("CXX")
+        monkeypatch.setattr(native, "SOURCE", tmp_path / "broken.cpp")
+        (tmp_path / "broken.cpp").write_text("int decode(", encoding="utf-8")
+        with pytest.raises(EngineError, match="could not build"):
+            LocalEngine(small(), native=True)
+        assert not list(tmp_path.rglob("*.so"))
+    finally:
+        library.cache_clear()
+
+
+def test_the_cache_ends_where_a_whole_vector_does() -> None:
+    """Scores are made a vector of positions at a time: the last one may not read behind the cache."""
+    for length in (1, 63, 64, 65, 500):
+        cache = KVCache(layers=1, slots=2, kv_heads=1, head_dim=16, dtype=torch.float32, device=torch.device("cpu"))
+        cache.reserve(length)
+        assert cache.length % int(library().vector_width()) == 0
