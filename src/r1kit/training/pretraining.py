@@ -17,6 +17,7 @@ import numpy as np
 from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.engines.local import LocalEngine
 from r1kit.models.attention import packed_attention, positions
+from r1kit.models.loading import DTYPES
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer, corpus_encoder, vocabulary
 from r1kit.tasks import Task
@@ -47,7 +48,7 @@ def pretrain(
         directory,
         world,
         settings.optimizer,
-        lambda: make_tiny(settings.model, tokenizer, seed=seed),
+        lambda: make_tiny(settings.model, tokenizer, seed=seed, dtype=DTYPES[dtype]),
         tokenizer,
         dtype=dtype,
         keep_checkpoints=settings.keep_checkpoints,
