@@ -100,6 +100,11 @@ def test_a_batch_is_just_full() -> None:
     assert len(list(stream)) == 1
 
 
+def test_a_document_without_a_predicted_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="raise document_length"):
+        next_batch(iter(batch_of([10, 1, 10])), 19)
+
+
 def train(directory: Path, recorder: ListRecorder, dtype: str = "float32") -> StageOutcome:
     return pretrain(
         settings(),

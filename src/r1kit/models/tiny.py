@@ -9,6 +9,8 @@ from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
 
+MAX_POSITIONS = 4096
+
 
 class ModelSettings(Protocol):
     """What the recipe's `model:` gives."""
@@ -29,7 +31,7 @@ def make_tiny(
     tokenizer: PreTrainedTokenizerBase,
     *,
     seed: int,
-    max_positions: int = 4096,
+    max_positions: int = MAX_POSITIONS,
     dtype: torch.dtype = torch.float32,
 ) -> Decoder:
     """A decoder with random weights. Saved as Qwen3 where it normalises queries and keys, else as Llama.

@@ -104,11 +104,18 @@ def encoded_documents(
 
 
 def next_batch(stream: Iterator[np.ndarray], tokens_per_step: int) -> list[np.ndarray]:
-    """Documents until their predicted tokens reach `tokens_per_step`."""
+    """Documents until their predicted tokens reach `tokens_per_step`.
+
+    ValueError for a document without a predicted token: of such documents a batch would never be full.
+    """
     batch: list[np.ndarray] = []
     tokens = 0
     while tokens < tokens_per_step:
         batch.append(next(stream))
+        if len(batch[-1]) < 2:
+            raise ValueError(
+                f"a document has {len(batch[-1])} tokens: at least 2 are needed to predict one; raise document_length"
+            )
         tokens += len(batch[-1]) - 1
     return batch
 
