@@ -5,6 +5,7 @@ Not exercised: whether the memory estimate is close; it is only held to the righ
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -115,9 +116,17 @@ def test_a_chat_prompt_needs_a_chat_template(external: Path) -> None:
     assert "no chat template" in found[f"prompts and tokenizer of {external}"]
 
 
-def test_a_damaged_tokenizer_is_named(external: Path) -> None:
-    (external / "tokenizer.json").write_text("{")
-    assert "cannot be read" in failed(without_base(external))[f"prompts and tokenizer of {external}"]
+@pytest.mark.parametrize(("file", "part"), [("tokenizer.json", "cannot be read"), ("config.json", "not valid JSON")])
+def test_a_damaged_file_of_a_model_is_named(external: Path, file: str, part: str) -> None:
+    (external / file).write_text("{")
+    assert part in failed(without_base(external))[f"prompts and tokenizer of {external}"]
+
+
+def test_sizes_under_other_names_leave_the_memory_unknown(external: Path) -> None:
+    raw = json.loads((external / "config.json").read_text())
+    raw["n_layer"] = raw.pop("num_hidden_layers")
+    (external / "config.json").write_text(json.dumps(raw))
+    assert Shape.of_directory(external) is None
 
 
 def test_a_tiny_base_has_an_end_too() -> None:

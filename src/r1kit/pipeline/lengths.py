@@ -82,7 +82,9 @@ def _tokenizer(model: Path | None) -> tuple[PreTrainedTokenizerBase, int]:
 
     if model is None:
         return build_tiny_tokenizer(), MAX_POSITIONS
-    return load_tokenizer(model), int(read_config(model).get("max_position_embeddings", MAX_POSITIONS))
+    raw = read_config(model)
+    positions = raw.get("max_position_embeddings") or raw.get("n_positions") or MAX_POSITIONS
+    return load_tokenizer(model), int(positions)
 
 
 def stage_lengths(name: str, stage: StageSettings, lengths: Lengths) -> Iterator[tuple[str, bool, str]]:
