@@ -26,7 +26,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: quickstart dev test test-slow lint bench clean
 
 quickstart: $(INSTALLED)
-	$(BIN)/r1kit run $(RECIPE) --out $(OUT) $(if $(filter 1,$(FRESH)),--fresh) $(RUN_OPTIONS)
+	$(BIN)/r1kit run $(RECIPE) --out $(OUT) $(if $(filter-out 0,$(FRESH)),--fresh) $(RUN_OPTIONS)
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -46,10 +46,10 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	@touch $@ $(INSTALLED)
 
 test: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -n $(JOBS) -m 'not slow' tests
+	$(BIN)/python -m pytest -n $(JOBS) -rs -m 'not slow' tests
 
 test-slow: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -m slow tests
+	$(BIN)/python -m pytest -rs -m slow tests
 
 lint: $(INSTALLED_DEV)
 	$(BIN)/python -m ruff check .

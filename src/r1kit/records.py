@@ -68,6 +68,8 @@ class Problem:
         _require(bool(self.prompt), f"Problem {self.id}: prompt has no message")
         if not self.family:
             object.__setattr__(self, "family", self.id)
+        for name in ("payload", "metadata"):
+            object.__setattr__(self, name, _plain(getattr(self, name)))
 
     def to_json(self) -> dict[str, Any]:
         row = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -256,6 +258,9 @@ class Group:
     def to_json(self) -> dict[str, Any]:
         return {"problem": self.problem.to_json(), "rollouts": [r.to_json() for r in self.rollouts]}
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Group) and self.problem == other.problem and self.rollouts == other.rollouts
+
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Group:
         return cls(Problem.from_json(row["problem"]), tuple(Rollout.from_json(r) for r in row["rollouts"]))
@@ -267,6 +272,13 @@ def _known(cls: Any, row: Mapping[str, Any]) -> dict[str, Any]:
     unknown = sorted(set(row) - names)
     _require(not unknown, f"{cls.__name__} has no field {', '.join(unknown)}; its fields are {sorted(names)}")
     return dict(row)
+
+
+def _plain(value: Any) -> Any:
+    """Mappings and sequences as JSON gives them back: dicts and lists."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def prompt_text(messages: Sequence[Message]) -> str:

@@ -88,6 +88,25 @@ def test_user_errors_are_one_message_and_exit_code_2(arguments: list[str], part:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["run", "latin.yaml"], "latin.yaml: not UTF-8 (byte 6 is 0xe9)"),
+        (["check", "tinyzero", "--set", "task=multiplication", "--set", "task.digits_a=1"], "raise one of them"),
+        (["check", "tinyzero", "--set", "base.document_length=1"], "greater than or equal to 16"),
+        (["check", "tinyzero", "--set", "processes=3x"], "processes is '3x'"),
+    ],
+)
+def test_mistakes_in_a_recipe_are_messages(
+    arguments: list[str], part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "latin.yaml").write_bytes("name: é".encode("latin-1"))
+    monkeypatch.chdir(tmp_path)
+    error = CliRunner().invoke(app, arguments).exception
+    assert isinstance(error, UserError)
+    assert part in str(error)
+
+
 def test_errors_of_the_library_are_messages_and_defects_are_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert explain(EngineError("slots is 0: an engine needs at least 1")) == 2
     assert explain(UserError("do this")) == 2

@@ -6,17 +6,19 @@ The checkpoint is a tiny model with random weights, so only the way is exercised
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from r1kit.cli.app import app
-from r1kit.config import ModelSettings, UserError
+from r1kit.config import ModelSettings, UserError, dump_recipe, load_recipe
 from r1kit.models.loading import write_model
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
-from r1kit.pipeline.ask import written_problem
+from r1kit.pipeline.ask import default_cap, written_problem
+from r1kit.pipeline.catalog import find_recipe
 from r1kit.pipeline.export import find_model
 from r1kit.tasks import make_task
 
@@ -64,7 +66,36 @@ def test_sample_takes_any_prompt(checkpoint: Path) -> None:
     options = ["--prompt", "Q:12*34", "--cap", "4", "--temperature", "0"]
     first, second = (invoke("sample", str(checkpoint), *options).stdout for _ in range(2))
     assert first == second
-    assert "-- 4 tokens, length" in first
+    assert "-- 4 tokens, cut at the cap of 4" in first
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["eval", "--task", "countdown", "--processes", "3x"], "processes is '3x'"),
+        (["eval", "--task", "countdown", "--dtype", "half"], "dtype is 'half'"),
+        (["eval", "--task", "countdown", "--set", "task={name: countdown, high: 4, test_share: 0.001}"], "no problem"),
+        (["sample", "--problem", "12*34", "--dtype", "half"], "dtype is 'half'"),
+        (["sample", "--problem", "12*34", "--template", "tinyzer"], 'did you mean "tinyzero"'),
+    ],
+)
+def test_wrong_options_are_messages(checkpoint: Path, options: list[str], part: str) -> None:
+    verb, *rest = options
+    error = CliRunner().invoke(app, [verb, str(checkpoint), *rest]).exception
+    assert type(error).__module__.startswith("r1kit.")
+    assert part in str(error)
+
+
+def test_the_cap_is_the_one_the_run_measures_with(checkpoint: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "checkpoints" / "rl" / "step-000001")
+    recipe = load_recipe(find_recipe("tinyzero"), ["task.high=5", "final.max_tokens=7", "base_eval.max_tokens=9"])
+    (run / "recipe.resolved.yaml").write_text(dump_recipe(recipe))
+    model = str(run / "checkpoints" / "rl" / "step-000001")
+    options = ["--problems", "2", "--samples", "1", "--processes", "1", "--set", "task.train_problems=9"]
+    assert "cap 7 tokens" in invoke("eval", model, *options).stdout
+    assert "cut at the cap of 7" in invoke("sample", model, "--temperature", "0").stdout
+    assert default_cap(checkpoint) == 240
 
 
 def test_sample_asks_for_a_question(checkpoint: Path) -> None:

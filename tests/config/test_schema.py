@@ -13,9 +13,11 @@ import pytest
 from pydantic import ValidationError
 
 from r1kit.config import (
+    ConfigError,
     CorpusSettings,
     CountdownSettings,
     ModelSettings,
+    MultiplicationSettings,
     OptimizerSettings,
     PretrainSettings,
     Recipe,
@@ -44,6 +46,7 @@ def refusal(kind: type[Any], **values: Any) -> str:
         ({"reward": {"overlong": {"buffer": 500}}}, "longer than the cap"),
         ({"reward": {"weights": {"acuracy": 1}}}, "expected one of accuracy, format, overlong"),
         ({"algorithm": {"minibatches": 1000}}, "lower minibatches"),
+        ({"algorithm": {"kl_coef": 0.1, "kl_estimator": "k1"}}, "Input should be 'k2' or 'k3'"),
         ({"dynamic_sampling": {"max_factor": 0.5}}, "greater than or equal to 1"),
     ],
 )
@@ -54,6 +57,10 @@ def test_impossible_rl_settings(values: dict[str, Any], part: str) -> None:
 def test_pretrain_budget_must_hold_one_sequence() -> None:
     message = refusal(PretrainSettings, token_budget=100)
     assert "token_budget is 100, smaller than one sequence of document_length 256" in message
+
+
+def test_documents_hold_something_to_predict() -> None:
+    assert "greater than or equal to 16" in refusal(PretrainSettings, document_length=1)
 
 
 def test_pretrain_steps_round_up() -> None:
@@ -79,6 +86,10 @@ def test_countdown_ranges() -> None:
     assert "raise max_value" in refusal(CountdownSettings, high=200)
 
 
+def test_products_of_one_digit_are_too_few() -> None:
+    assert "raise one of them" in refusal(MultiplicationSettings, digits_a=1)
+
+
 def test_expectations_are_checked_early() -> None:
     base = {"name": "x", "task": "countdown", "stages": {"base": {"kind": "pretrain"}}}
     assert "no stage 'final'" in refusal(Recipe, **base, expect=["final.pass@1 >= 0.4"])
@@ -96,6 +107,8 @@ def test_auto_is_resolved() -> None:
     assert resolved.dtype == "float32"
     assert resolved.processes in (1, 2)
     assert (resolve_dtype("bfloat16"), resolve_processes(5)) == ("bfloat16", 5)
+    with pytest.raises(ConfigError, match="dtype is 'half': expected one of auto, float32, bfloat16"):
+        resolve_dtype("half")
 
 
 def test_settings_import_no_torch() -> None:

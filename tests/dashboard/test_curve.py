@@ -6,9 +6,11 @@ Does not exercise: how GitHub shows it.
 from __future__ import annotations
 
 import shutil
+from io import StringIO
 from xml.etree import ElementTree
 
 import pytest
+from rich.console import Console
 
 from r1kit.dashboard import ReportError, curve_svg, terminal_table
 
@@ -50,3 +52,14 @@ def test_the_table_of_the_terminal(finished_run, stopped_run):
     assert str(first[0]) == "pass@1"
     assert "[" in str(first[1])
     assert terminal_table(stopped_run).row_count > 0
+
+
+def test_the_table_is_whole_on_80_columns(finished_run, monkeypatch):
+    """With the widest cells there are: an evaluation that is sure of everything, and a great change."""
+    wide = ("100.0 %", "[100.0, 100.0]")
+    monkeypatch.setattr("r1kit.dashboard.comparison.ComparisonRow.cell", lambda row, side: wide)
+    console = Console(file=StringIO(), width=80)
+    console.print(terminal_table(finished_run))
+    lines = console.file.getvalue().splitlines()
+    assert not any("…" in line for line in lines)
+    assert sum(line.count("[100.0, 100.0]") for line in lines) >= 20

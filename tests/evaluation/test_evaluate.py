@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from r1kit.config.schema import EvaluateSettings
 from r1kit.engines.fake import FakeEngine
 from r1kit.evaluation import EvaluationError, Shard, evaluate, sample_and_score, summarise
 from r1kit.evaluation.sampling import select_problems
@@ -206,6 +207,16 @@ def test_provenance_tells_prompts_and_problems_apart() -> None:
     other = summary_of([moved]).provenance
     assert other["prompts_hash"] != base["prompts_hash"]
     assert other["problems_hash"] == base["problems_hash"]
+
+
+def test_provenance_holds_every_setting_of_the_sampler() -> None:
+    settings = EvaluateSettings(model="m", problems=12, samples=4, max_tokens=12, top_p=0.9, top_k=3, temperature=0.7)
+    provenance = summarise([shard_of(0, 1)], benchmark="toy", problems=12, settings=settings, seed=5).provenance
+    assert {name: provenance[name] for name in ("temperature", "top_p", "top_k")} == {
+        "temperature": 0.7,
+        "top_p": 0.9,
+        "top_k": 3,
+    }
 
 
 def test_problems_are_checked_before_anything_is_sampled() -> None:

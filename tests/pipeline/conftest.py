@@ -54,15 +54,9 @@ def run_here(out: Path, monkeypatch: pytest.MonkeyPatch) -> RunHere:
     """Run the small recipe in this process: `run_here("rl.steps=3", fresh=True)`."""
     monkeypatch.syspath_prepend(str(HERE))
 
-    def run(*overrides: str, fresh: bool = False, allow_new_code: bool = False) -> RunResult:
-        options = Options(
-            fresh=fresh,
-            allow_new_code=allow_new_code,
-            runners="fake_kinds",
-            check=False,
-            console=Console(file=StringIO()),
-        )
-        return run_recipe(parse_recipe(RECIPE, "small.yaml", overrides), out, options)
+    def run(*overrides: str, check: bool = False, **options: bool) -> RunResult:
+        chosen = Options(runners="fake_kinds", check=check, console=Console(file=StringIO()), **options)
+        return run_recipe(parse_recipe(RECIPE, "small.yaml", overrides), out, chosen)
 
     return run
 

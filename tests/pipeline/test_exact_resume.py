@@ -23,7 +23,7 @@ RECIPE = """\
 name: toy
 task: {{name: countdown, high: 6}}
 processes: {processes}
-dtype: float32
+dtype: {dtype}
 stages:
   base:
     kind: pretrain
@@ -107,9 +107,9 @@ def everything(out: Path) -> dict[str, Any]:
     }
 
 
-def compare(tmp_path: Path, processes: int, moments: list[int]) -> None:
+def compare(tmp_path: Path, processes: int, moments: list[int], dtype: str = "float32") -> None:
     recipe = tmp_path / "toy.yaml"
-    recipe.write_text(RECIPE.format(processes=processes))
+    recipe.write_text(RECIPE.format(processes=processes, dtype=dtype))
     finish(recipe, tmp_path / "alone")
     for rows in moments:
         kill_after(recipe, tmp_path / "killed", rows)
@@ -120,8 +120,9 @@ def compare(tmp_path: Path, processes: int, moments: list[int]) -> None:
         assert killed[part] == alone[part], part
 
 
-def test_killed_in_pretraining_and_in_rl(tmp_path: Path) -> None:
-    compare(tmp_path, 1, [18, 34])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_killed_in_pretraining_and_in_rl(tmp_path: Path, dtype: str) -> None:
+    compare(tmp_path, 1, [18, 34], dtype)
 
 
 @pytest.mark.slow

@@ -5,11 +5,16 @@ Not exercised: whether the memory estimate is close; it is only held to the righ
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from r1kit.config import Recipe, UserError, load_recipe, parse_recipe, resolve
+from r1kit.config import ModelSettings, Recipe, UserError, load_recipe, parse_recipe, resolve
+from r1kit.models.loading import write_model
+from r1kit.models.tiny import make_tiny
+from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.pipeline.catalog import copy_recipe, find_recipe, recipe_names
 from r1kit.pipeline.plan import Shape, plan_stages
 from r1kit.pipeline.preflight import preflight, refuse_unsound
@@ -104,6 +109,84 @@ def test_too_little_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_missing_base_model_is_found() -> None:
     assert "no checkpoint directory (no config.json)" in failed(small("rl.model=models/none"))["rl: model"]
+
+
+@pytest.fixture
+def external(tmp_path: Path) -> Path:
+    """A checkpoint that no stage makes: 80 positions, no chat template."""
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.chat_template = None
+    shape = ModelSettings(hidden=16, layers=1, heads=1, kv_heads=1, head_dim=16, intermediate=32)
+    write_model(make_tiny(shape, tokenizer, seed=0, max_positions=80), tokenizer, tmp_path / "model")
+    return tmp_path / "model"
+
+
+def without_base(model: Path, *overrides: str) -> Recipe:
+    text = SMALL.replace("  base: {kind: pretrain, tokens: 4096, warmup_steps: 0}\n", "").replace("${base}", str(model))
+    text += f"  final: {{kind: evaluate, model: '{model}', max_tokens: 60}}\n"
+    return resolve(parse_recipe(text, "small.yaml", ("rl.sampling.max_tokens=60", *overrides)))
+
+
+def test_lengths_are_held_to_the_model_of_each_stage(external: Path) -> None:
+    assert failed(without_base(external)) == {}
+    found = failed(
+        without_base(
+            external,
+            "rl.sampling.max_tokens=71",
+            "final.max_tokens=72",
+            "rl.evaluate.max_tokens=73",
+            "rl.evaluate.every=1",
+        )
+    )
+    assert set(found) == {"rl: lengths", "rl.evaluate: lengths", "final: lengths"}
+    assert "over the 80 positions the model knows: lower the cap" in found["final: lengths"]
+    assert "rl: lengths" in failed(without_base(external, "rl.token_budget=64"))
+
+
+def test_lengths_use_the_models_own_tokenizer(external: Path) -> None:
+    """The published template is over 400 characters, each a token or more of this tokenizer."""
+    assert "rl: lengths" in failed(without_base(external, "task.template=tinyzero", "rl.token_budget=80"))
+
+
+def test_a_chat_prompt_needs_a_chat_template(external: Path) -> None:
+    found = failed(without_base(external, "task.template=chat"))
+    assert "no chat template" in found[f"prompts and tokenizer of {external}"]
+
+
+@pytest.mark.parametrize(("file", "part"), [("tokenizer.json", "cannot be read"), ("config.json", "not valid JSON")])
+def test_a_damaged_file_of_a_model_is_named(external: Path, file: str, part: str) -> None:
+    (external / file).write_text("{")
+    assert part in failed(without_base(external))[f"prompts and tokenizer of {external}"]
+
+
+def test_sizes_under_other_names_leave_the_memory_unknown(external: Path) -> None:
+    raw = json.loads((external / "config.json").read_text())
+    raw["n_layer"] = raw.pop("num_hidden_layers")
+    (external / "config.json").write_text(json.dumps(raw))
+    assert Shape.of_directory(external) is None
+
+
+def test_a_tiny_base_has_an_end_too() -> None:
+    found = failed(small("rl.sampling.max_tokens=5000", "base.document_length=5000", "base.token_budget=5000"))
+    assert set(found) == {"base: lengths", "rl: lengths"}
+
+
+def test_a_step_larger_than_the_task_is_found() -> None:
+    found = failed(small("rl.problems_per_step=20", "task.train_problems=10"))
+    assert "problems_per_step is 20, but the task has 10 training problems" in found["rl: problems"]
+    # Drawn tasks are looked at through a sample; a large step must not be refused for that.
+    many = ("rl.problems_per_step=5000", "task.high=99", "task.train_problems=6000", "rl.algorithm.minibatches=1")
+    assert "rl: problems" not in failed(small(*many))
+
+
+@pytest.mark.parametrize("override", ["task.high=1", "task.test_share=0.999"])
+def test_an_empty_split_is_one_failed_check(override: str) -> None:
+    assert "one side is empty" in failed(small(override))["train and held-out are disjoint"]
+
+
+def test_a_tracker_that_is_not_installed_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    assert "wandb is not installed" in failed(small("track.wandb=true"))["track.wandb"]
 
 
 def test_plan_grows_with_what_it_should() -> None:

@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -180,6 +181,43 @@ def test_tensorboard_gets_the_rows(tmp_path: Path) -> None:
     tracker.log({"stage": "rl", "kind": "train", "step": 1, "reward": 0.5, "clock": {}})
     tracker.close()
     assert any(p.stat().st_size > 0 for p in (tmp_path / "tensorboard").iterdir())
+
+
+class FakeWandb(ModuleType):
+    """Keeps what it is told, by run id."""
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.rows: dict[str, list[dict[str, float]]] = {}
+        self.axes: list[tuple[str, str | None]] = []
+
+    def init(self, *, id: str, resume: str, **_: Any) -> FakeWandb:
+        assert resume == "allow"
+        self.log = self.rows.setdefault(id, []).append
+        return self
+
+    def define_metric(self, name: str, step_metric: str | None = None) -> None:
+        self.axes.append((name, step_metric))
+
+    def finish(self) -> None: ...
+
+
+def test_a_resumed_run_goes_on_in_its_wandb_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    rows: list[dict[str, Any]] = [
+        {"stage": "rl", "kind": kind, "step": step, "reward": 0.5, "clock": {}}
+        for kind, step in (("eval", 0), ("train", 1), ("train", 2), ("eval", 2), ("train", 3))
+    ]
+    # The first attempt is killed after step 2, the second does it again from step 1.
+    for already, sent in (([], rows[:4]), (rows[:4], rows[1:])):
+        (tracker,) = open_trackers(TrackSettings(wandb=True), tmp_path, "x", {}, already)
+        for row in sent:
+            tracker.log(row)
+        tracker.close()
+    (logged,) = wandb.rows.values()
+    assert [row["rl/step"] for row in logged] == [0, 1, 2, 2, 3]
+    assert ("rl/*", "rl/step") in wandb.axes
 
 
 def json_of(value: Any) -> Any:

@@ -6,8 +6,10 @@ tests/training.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from r1kit.models.checkpoint import CheckpointError
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.metrics import read_metrics
 from r1kit.pipeline.run import RunResult
@@ -69,8 +72,8 @@ def test_changed_settings_are_refused_by_name(run_here: RunHere) -> None:
         run_here("rl.steps=7", "final.samples=3")
     message = str(caught.value)
     assert "stages.rl.steps: 6 -> 7" in message
-    assert "--fresh" in message
-    assert "--out" in message
+    for remedy in ("--redo-changed", "--fresh", "--out"):
+        assert remedy in message
     assert run_here("rl.steps=7", fresh=True).summary["stages"][1]["name"] == "rl"
 
 
@@ -83,6 +86,68 @@ def test_an_edited_reward_function_is_another_run(run_here: RunHere, out: Path, 
     function.write_text("def f(problem, rollout): return 2\n")
     with pytest.raises(RunError, match="of a function of yours"):
         run_here(parts)
+
+
+def test_changed_stages_are_done_again_and_the_others_kept(run_here: RunHere, out: Path) -> None:
+    run_here()
+    base = (out / "stages" / "base.json").read_bytes()
+    (out / "evaluations" / "rl").mkdir()
+    (out / "evaluations" / "rl" / "step-000006.json").write_text("{}")
+    result = run_here("rl.steps=4", redo_changed=True)
+    assert (out / "stages" / "base.json").read_bytes() == base
+    assert [r["step"] for r in rows(out) if r["stage"] == "base"] == [1, 2, 3, 4]
+    assert [r["step"] for r in rows(out) if r["stage"] == "rl"] == [1, 2, 3, 4]
+    assert [p.name for p in (out / "checkpoints" / "rl").iterdir() if p.is_dir()] == ["step-000004"]
+    assert not (out / "evaluations" / "rl").exists()
+    assert result.summary["stages"][1]["name"] == "rl"
+    assert RunDirectory(out).require_finished("final")["fingerprint"] != json.loads(base)["fingerprint"]
+    assert run_here("rl.steps=4").summary == result.summary
+
+
+def test_redoing_what_has_not_changed_does_nothing(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run_here()
+    monkeypatch.setenv("FAKE_FAIL", "base:1:raise")
+    assert run_here(redo_changed=True).summary == first.summary
+
+
+def test_nothing_is_deleted_for_a_recipe_that_cannot_work(run_here: RunHere, out: Path) -> None:
+    run_here()
+    before = sorted(p.relative_to(out) for p in out.rglob("*"))
+    for option in ("fresh", "redo_changed"):
+        with pytest.raises(RunError, match="rl: lengths"):
+            run_here("rl.sampling.max_tokens=8", check=True, **{option: True})
+    assert sorted(p.relative_to(out) for p in out.rglob("*")) == before
+
+
+def test_a_run_keeps_its_number_of_processes(run_here: RunHere, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` means another number on another machine; a finished run is reported there all the same."""
+    monkeypatch.setattr("r1kit.config.machine.usable_cores", lambda: 1)
+    first = run_here("processes=auto")
+    monkeypatch.setattr("r1kit.config.machine.usable_cores", lambda: 2)
+    assert run_here("processes=auto").summary == first.summary
+    with pytest.raises(RunError, match="processes: 1 -> 2"):
+        run_here("processes=2")
+
+
+def test_fresh_leaves_what_the_user_put_there(run_here: RunHere, out: Path) -> None:
+    run_here()
+    (out / "notes.txt").write_text("what I saw")
+    (out / "plots").mkdir()
+    (out / ".recipe.resolved.yaml.left").write_text("of a crash")
+    run_here("rl.steps=4", fresh=True)
+    assert (out / "notes.txt").read_text() == "what I saw"
+    assert (out / "plots").is_dir()
+    assert not (out / ".recipe.resolved.yaml.left").exists()
+    assert [r["step"] for r in rows(out) if r["stage"] == "rl"] == [1, 2, 3, 4]
+
+
+def test_a_missing_tracker_is_refused_before_anything_is_written(
+    run_here: RunHere, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(RunError, match="wandb is not installed"):
+        run_here("track.wandb=true")
+    assert [p.name for p in out.iterdir()] == ["run.lock"]
 
 
 def test_a_stage_that_has_not_begun_may_change(run_here: RunHere, monkeypatch: pytest.MonkeyPatch, out: Path) -> None:
@@ -142,6 +207,19 @@ def test_a_model_that_is_gone_is_named(run_here: RunHere, out: Path) -> None:
     (out / "stages" / "final.json").unlink()
     (out / "checkpoints" / "rl" / "step-000006").rename(out / "moved")
     with pytest.raises(RunError, match="needs the model of stage rl"):
+        run_here()
+
+
+def test_a_damaged_model_of_a_finished_stage_is_not_used(run_here: RunHere, out: Path) -> None:
+    run_here()
+    (out / "stages" / "final.json").unlink()
+    model = out / "checkpoints" / "rl" / "step-000006"
+    manifest = {"config.json": hashlib.sha256((model / "config.json").read_bytes()).hexdigest()}
+    (model / "COMPLETE").write_text(json.dumps(manifest))
+    run_here()
+    (out / "stages" / "final.json").unlink()
+    (model / "config.json").write_text("damaged")
+    with pytest.raises(CheckpointError, match=r"config\.json: is damaged.*final needs it: restore it"):
         run_here()
 
 

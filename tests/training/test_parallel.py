@@ -8,6 +8,7 @@ Not exercised here: more than two processes; the pipeline that starts them (test
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +69,26 @@ def test_a_silent_peer_is_given_up_at_the_deadline(two_ranks: Results) -> None:
 
 
 def test_peers_that_never_come_up_are_reported(tmp_path: Path) -> None:
-    with pytest.raises(PeerError, match=r"rank 0 of 2: the other processes did not come up within 1 s"):
+    with pytest.raises(PeerError, match=r"rank 0 of 2: the other processes did not come up within 1 s") as caught:
         World.connect(tmp_path / "store", 0, 2, timeout=1.0)
+    assert f"{tmp_path}/rank-N.log" in str(caught.value)
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(("interfaces", "chosen"), [(["eth0", "lo"], "lo"), (["lo0", "en0"], "lo0"), (["en0"], None)])
+def test_the_loopback_is_found_by_the_systems_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interfaces: list[str], chosen: str | None
+) -> None:
+    seen: list[str | None] = []
+    monkeypatch.delenv("GLOO_SOCKET_IFNAME", raising=False)
+    monkeypatch.setattr("socket.if_nameindex", lambda: list(enumerate(interfaces)))
+
+    def meet(*_: object, **__: object) -> None:
+        seen.append(os.environ.pop("GLOO_SOCKET_IFNAME", None))
+
+    monkeypatch.setattr("torch.distributed.init_process_group", meet)
+    World.connect(tmp_path / "store", 0, 2)
+    assert seen == [chosen]
 
 
 def test_ranks_agree_bitwise_after_every_job(two_ranks: Results) -> None:

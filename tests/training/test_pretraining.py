@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.schema import PretrainSettings
 from r1kit.models.attention import Segment, packed_attention, positions
+from r1kit.models.checkpoint import read_safetensors
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.tasks.corpus import documents
 from r1kit.training.parallel import World
@@ -99,7 +100,12 @@ def test_a_batch_is_just_full() -> None:
     assert len(list(stream)) == 1
 
 
-def train(directory: Path, recorder: ListRecorder) -> StageOutcome:
+def test_a_document_without_a_predicted_token_is_refused() -> None:
+    with pytest.raises(ValueError, match="raise document_length"):
+        next_batch(iter(batch_of([10, 1, 10])), 19)
+
+
+def train(directory: Path, recorder: ListRecorder, dtype: str = "float32") -> StageOutcome:
     return pretrain(
         settings(),
         stage="base",
@@ -109,18 +115,19 @@ def train(directory: Path, recorder: ListRecorder) -> StageOutcome:
         world=World.single(),
         recorder=recorder,
         directory=directory,
-        dtype="float32",
+        dtype=dtype,
     )
 
 
-def test_a_resumed_stage_equals_the_one_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_resumed_stage_equals_the_one_left_alone(tmp_path: Path, dtype: str) -> None:
     alone = ListRecorder()
-    outcome = train(tmp_path / "alone", alone)
+    outcome = train(tmp_path / "alone", alone, dtype)
     recorder = ListRecorder(stop_after=10)
     with pytest.raises(Interrupted, match="stopped after step 10 of 15"):
-        train(tmp_path / "broken", recorder)
+        train(tmp_path / "broken", recorder, dtype)
     recorder.stop_after = None
-    resumed = train(tmp_path / "broken", recorder)
+    resumed = train(tmp_path / "broken", recorder, dtype)
     assert recorder.rows == alone.rows
     assert replace(resumed, model=None) == replace(outcome, model=None)
     one, other = outcome.model, resumed.model
@@ -129,7 +136,10 @@ def test_a_resumed_stage_equals_the_one_left_alone(tmp_path: Path) -> None:
     for name in ("model.safetensors", "trainer.safetensors", "trainer.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
     # A finished stage asked again has nothing to do and says the same.
-    assert train(tmp_path / "broken", ListRecorder()).model == other
+    assert train(tmp_path / "broken", ListRecorder(), dtype).model == other
+    # Compute is in the recipe's dtype, the master weights are float32 in either.
+    assert {str(t.dtype) for t in read_safetensors(one / "model.safetensors").values()} == {f"torch.{dtype}"}
+    assert ("master" in read_safetensors(one / "trainer.safetensors")) is (dtype == "bfloat16")
 
 
 def test_the_loss_falls(tmp_path: Path) -> None:

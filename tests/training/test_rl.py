@@ -77,6 +77,11 @@ def test_a_resumed_stage_equals_the_one_left_alone(
     resumed = train(base, tmp_path / "broken", recorder)
     assert recorder.rows == alone.rows
     assert replace(resumed, model=None) == replace(outcome, model=None)
+    # What held-out evaluation samples is spent too: 3 problems x 2 samples after steps 0, 2 and 4.
+    trained = sum(row["tokens_sampled"] for row in alone.rows if row["kind"] == "train")
+    measured = sum(6 * row["response_tokens"] for row in alone.rows if row["kind"] == "eval")
+    assert outcome.tokens["sampled"] == pytest.approx(trained + measured)
+    assert measured > 0
     one, other = outcome.model, resumed.model
     assert one is not None
     assert other is not None

@@ -72,7 +72,7 @@ def token_gain(ratio: float, advantage: float, a: Any) -> float:
 
 def kl_of(log_policy: float, log_reference: float, estimator: str) -> float:
     k = log_policy - log_reference
-    return {"k1": k, "k2": k * k / 2, "k3": np.exp(-k) - 1 + k}[estimator]
+    return {"k2": k * k / 2, "k3": np.exp(-k) - 1 + k}[estimator]
 
 
 def oracle(groups: Sequence[Group], model: Decoder, reference: Decoder | None, settings: Any) -> dict[str, float]:
@@ -111,7 +111,6 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "GRPO with KL": {"advantage": "std", "aggregation": "sequence_mean", "clip_high": 0.2, "kl_coef": 0.3},
     "DAPO": {"advantage": "std", "aggregation": "token_mean"},
     "dual clip": {"dual_clip": 1.5, "kl_coef": 0.0},
-    "k1": {"kl_coef": 0.5, "kl_estimator": "k1"},
     "k2": {"kl_coef": 0.5, "kl_estimator": "k2"},
 }
 

@@ -19,7 +19,10 @@ def evaluate(
     overrides: SetOption = None,
     problems: Annotated[int, typer.Option("--problems", help="At most so many held-out problems.")] = 512,
     samples: Annotated[int, typer.Option("--samples", help="Responses per problem.")] = 8,
-    cap: Annotated[int, typer.Option("--cap", help="Most tokens of a response.")] = 240,
+    cap: Annotated[
+        int | None,
+        typer.Option("--cap", min=1, help="Most tokens of a response.", show_default="as the run evaluates, or 240"),
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", help="0 is greedy.")] = 1.0,
     top_p: Annotated[float, typer.Option("--top-p")] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
@@ -28,6 +31,7 @@ def evaluate(
     out: Annotated[Path | None, typer.Option("--out", help="Write everything, examples too, as JSON.")] = None,
 ) -> None:
     """Measure a model on held-out problems: pass@k with intervals, length, format, behaviour."""
+    from r1kit.pipeline.ask import default_cap
     from r1kit.pipeline.export import find_model
     from r1kit.pipeline.files import write_json
     from r1kit.pipeline.measure import describe_evaluation, measure_checkpoint, one_stage_recipe
@@ -35,7 +39,7 @@ def evaluate(
     settings = {
         "problems": problems,
         "samples": samples,
-        "max_tokens": cap,
+        "max_tokens": cap or default_cap(model),
         "temperature": temperature,
         "top_p": top_p,
     }

@@ -14,7 +14,13 @@ def run(
     recipe: RecipeArgument,
     out: Annotated[Path | None, typer.Option("--out", help="Run directory.", show_default="runs/<recipe>")] = None,
     overrides: SetOption = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Delete what is in the run directory first.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the run in the run directory first.")] = False,
+    redo_changed: Annotated[
+        bool,
+        typer.Option(
+            "--redo-changed", help="Do stages whose settings changed, and those behind them, again; keep the others."
+        ),
+    ] = False,
     processes: Annotated[
         str | None, typer.Option("--processes", help="Processes with one thread each, or auto.")
     ] = None,
@@ -29,7 +35,13 @@ def run(
 
     settings = list(overrides or []) + ([f"processes={processes}"] if processes is not None else [])
     loaded = load_recipe(find_recipe(recipe), settings)
-    options = Options(fresh=fresh, allow_new_code=allow_new_code, source=recipe, overrides=settings)
+    options = Options(
+        fresh=fresh,
+        redo_changed=redo_changed,
+        allow_new_code=allow_new_code,
+        source=recipe,
+        overrides=settings,
+    )
     result = run_recipe(loaded, out or Path("runs") / loaded.name, options)
     if not result.expect_ok:
         typer.echo("error: the run is finished and kept, but not everything it expects holds (see above)", err=True)

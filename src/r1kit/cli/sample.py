@@ -18,7 +18,10 @@ def sample(
     chat: Annotated[bool, typer.Option("--chat", help="Send --prompt through the chat template.")] = False,
     index: Annotated[int, typer.Option("--index", help="Without either: this held-out problem.")] = 0,
     count: Annotated[int, typer.Option("-n", "--count", min=1, help="Responses.")] = 1,
-    cap: Annotated[int, typer.Option("--cap", min=1, help="Most tokens of a response.")] = 240,
+    cap: Annotated[
+        int | None,
+        typer.Option("--cap", min=1, help="Most tokens of a response.", show_default="as the run evaluates, or 240"),
+    ] = None,
     temperature: Annotated[float, typer.Option("--temperature", min=0.0, help="0 is greedy.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other responses.")] = 0,
     template: Annotated[
@@ -46,9 +49,11 @@ def sample(
         question = ask.held_out_problem(task, index)
     else:
         raise RunError(f"{model} is not part of a run, so it has no held-out problems: give --problem or --prompt")
+    cap = cap or ask.default_cap(model)
     params = SamplingParams(temperature=temperature, max_tokens=cap, seed=seed)
     typer.echo(prompt_text(question.prompt) + question.prefill)
     for answer in ask.ask(checkpoint, question, task, params, count=count, dtype=resolve_dtype(dtype)):
         verdicts = ", ".join(f"{name} {verdict.reason}" for name, verdict in answer.verdicts.items())
         typer.echo(answer.text)
-        typer.echo(f"-- {answer.tokens} tokens, {answer.finish}{'; ' + verdicts if verdicts else ''}\n")
+        finish = f"cut at the cap of {cap}" if answer.finish == "length" else answer.finish
+        typer.echo(f"-- {answer.tokens} tokens, {finish}{'; ' + verdicts if verdicts else ''}\n")

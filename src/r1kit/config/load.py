@@ -28,7 +28,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"recipe file {path} does not exist: give a recipe's name (r1kit recipes list) or a YAML file"
         )
-    return parse_recipe(path.read_text(encoding="utf-8"), str(path), overrides)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save the file as UTF-8"
+        ) from None
+    return parse_recipe(text, str(path), overrides)
 
 
 def parse_recipe(text: str, filename: str, overrides: Sequence[str] = ()) -> Recipe:

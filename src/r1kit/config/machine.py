@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
-from r1kit.config.schema import Recipe
+from r1kit.config.errors import ConfigError
+from r1kit.config.schema import DType, Recipe
 
 
 def usable_cores() -> int:
@@ -29,6 +31,8 @@ def cpu_flags() -> frozenset[str]:
 
 def resolve_dtype(dtype: str) -> str:
     """`auto` is float32: pass@1 has not been measured to be as good in bfloat16, which stays a choice by name."""
+    if dtype not in get_args(DType):
+        raise ConfigError(f"dtype is {dtype!r}: expected one of {', '.join(get_args(DType))}")
     return "float32" if dtype == "auto" else dtype
 
 

@@ -43,7 +43,9 @@ class OptimizerSettings(Settings):
     adam_lr: Positive | None = Field(None, description="muon only: peak rate of the embeddings and norms")
     betas: Betas = Field((0.9, 0.99), description="AdamW moments")
     eps: Positive = Field(1e-8, description="AdamW denominator")
-    weight_decay: NonNegative = Field(0.0, description="decoupled weight decay of the matrices")
+    weight_decay: NonNegative = Field(
+        0.0, description="decoupled weight decay: of all weights with adamw, of the matrices with muon"
+    )
     momentum: Share = Field(0.95, description="muon only: Nesterov momentum")
 
     @model_validator(mode="after")
@@ -96,7 +98,8 @@ class AlgorithmSettings(Settings):
     )
     aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
     kl_coef: NonNegative = Field(0.0, description="weight of the KL to the reference policy; 0 keeps no reference")
-    kl_estimator: Literal["k1", "k2", "k3"] = "k3"
+    # k1 is for logs and rewards only: as a loss its gradient is noise around 0 (algorithms/kl.py).
+    kl_estimator: Literal["k2", "k3"] = "k3"
     reference_refresh: Natural = Field(0, description="steps between reference := policy; 0 is never")
     minibatches: Count = Field(1, description="optimiser steps per batch of rollouts; 1 is strictly on-policy")
 

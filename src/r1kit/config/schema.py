@@ -71,7 +71,9 @@ class PretrainSettings(_Scheduled):
     corpus: CorpusSettings = Field(default_factory=CorpusSettings)
     tokens: Count = Field(3_900_000, description="training tokens")
     tokens_per_step: Count = Field(2048, description="tokens of one optimiser step, over all processes")
-    document_length: Count = Field(256, description="longer documents are cut to this many tokens")
+    document_length: Annotated[Count, Field(ge=16)] = Field(
+        256, description="longer documents are cut to this many tokens"
+    )
     optimizer: OptimizerSettings = Field(
         default_factory=lambda: OptimizerSettings(name="muon", lr=0.02, adam_lr=3e-3, betas=(0.9, 0.95))
     )

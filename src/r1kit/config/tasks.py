@@ -53,6 +53,12 @@ class MultiplicationSettings(TaskSettings):
     digits_a: Annotated[int, Field(ge=1, le=6)] = Field(2, description="digits of the first factor")
     digits_b: Annotated[int, Field(ge=1, le=6)] = Field(1, description="digits of the second factor")
 
+    @model_validator(mode="after")
+    def _enough_pairs(self) -> MultiplicationSettings:
+        if (self.digits_a, self.digits_b) == (1, 1):
+            raise ValueError("digits_a and digits_b are both 1: too few products to split; raise one of them")
+        return self
+
 
 def _bare_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value

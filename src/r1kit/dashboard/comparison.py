@@ -28,7 +28,7 @@ METRICS: tuple[tuple[str, str, Unit, bool | None], ...] = (
 ROW_NAMES = {"tokens_mean": "response_tokens"}
 PASS_KEY = "pass@"
 # What must be equal for two evaluations to be compared.
-PROTOCOL = ("benchmark", "n", "k", "cap", "temperature", "top_p", "problems_hash", "prompts_hash")
+PROTOCOL = ("benchmark", "n", "k", "cap", "temperature", "top_p", "top_k", "problems_hash", "prompts_hash")
 
 
 def _part(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:

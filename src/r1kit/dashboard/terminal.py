@@ -26,7 +26,10 @@ def terminal_table(run_directory: Path) -> Table:
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
+        # The widest rows just fit 80 columns: nothing is spent on edges.
+        show_edge=False,
         pad_edge=False,
+        padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
     sides = [(name, side) for name in ("base", "final") if (side := getattr(comparison, name))]

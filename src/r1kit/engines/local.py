@@ -1,4 +1,8 @@
-"""The local engine: samples with the trainer's own module, in its process, from its own parameters.
+"""The local engine: samples from the trainer's own module and parameters, in its process.
+
+A small float32 model on a CPU is sampled through a second writing of its mathematics, with weights laid out for few
+rows (engines/prepared.py, taken over anew before each batch); tests/engines/test_prepared.py holds the two together.
+Every other model is sampled through the trainer's own `forward`.
 
     engine = LocalEngine(model, tokenizer, slots=128)
     params = SamplingParams(max_tokens=240, stop_token_ids=(2,))

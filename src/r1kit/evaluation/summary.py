@@ -126,6 +126,7 @@ def summarise(
             "seed": seed,
             "temperature": settings.temperature,
             "top_p": settings.top_p,
+            "top_k": getattr(settings, "top_k", 0),  # the short evaluations during training have no such knob
             "policy_version": policy_version,
             "problems_hash": _digest(sorted({row.problem_id for row in rows})),
             "prompts_hash": _digest([f"{i}={d}" for s in shards for i, d in s.prompts.items()]),

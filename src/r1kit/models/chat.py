@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+class PromptError(ValueError):
+    """A problem that this tokenizer cannot be asked; the message says what to change."""
+
+
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[int]:
     """Token ids of a problem's prompt, the assistant's prefill included.
 
@@ -21,7 +25,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[
         text = problem.prompt[0].content + problem.prefill
         return bos + tokenizer.encode(text, add_special_tokens=False)
     if tokenizer.chat_template is None:
-        raise ValueError(
+        raise PromptError(
             f"problem {problem.id} is a conversation, but the tokenizer has no chat template: use a task template for "
             "base models (compact, tinyzero, r1_zero), or a model with a chat template"
         )
@@ -34,5 +38,7 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
     """Tokens that end a response."""
     if tokenizer.eos_token_id is None:
-        raise ValueError("the tokenizer has no eos token: responses could never stop; set one in tokenizer_config.json")
+        raise PromptError(
+            "the tokenizer has no eos token: responses could never stop; set one in tokenizer_config.json"
+        )
     return (int(tokenizer.eos_token_id),)

@@ -28,7 +28,13 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer saved beside a checkpoint."""
     if not (Path(directory) / "tokenizer_config.json").is_file():
         raise CheckpointError(f"{directory}: no tokenizer_config.json; expected a checkpoint with its tokenizer")
-    return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    try:
+        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises bare Exception, others what their parsers raise
+        raise CheckpointError(
+            f"{directory}: the tokenizer cannot be read ({type(error).__name__}: {error}); its files are damaged or "
+            "of an unknown kind, take another copy"
+        ) from error
 
 
 def write_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:

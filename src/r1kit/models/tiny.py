@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
+
+MAX_POSITIONS = 4096
 
 
 class ModelSettings(Protocol):
@@ -24,9 +27,17 @@ class ModelSettings(Protocol):
 
 
 def make_tiny(
-    settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, *, seed: int, max_positions: int = 4096
+    settings: ModelSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    seed: int,
+    max_positions: int = MAX_POSITIONS,
+    dtype: torch.dtype = torch.float32,
 ) -> Decoder:
-    """A decoder with random weights. Saved as Qwen3 where it normalises queries and keys, else as Llama."""
+    """A decoder with random weights. Saved as Qwen3 where it normalises queries and keys, else as Llama.
+
+    The weights are drawn in float32 whatever `dtype` they are kept in.
+    """
     model = Decoder(
         DecoderConfig(
             vocab_size=len(tokenizer),
@@ -47,4 +58,4 @@ def make_tiny(
         )
     )
     initialise(model, seed)
-    return model
+    return model.to(dtype)

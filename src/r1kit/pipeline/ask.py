@@ -8,7 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1kit.config.graph import stage_order
 from r1kit.config.load import parse_recipe
+from r1kit.config.schema import EvaluateSettings, Recipe
+from r1kit.config.suggest import nearest
 from r1kit.config.tasks import TASK_KINDS, TaskSettings
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.run_directory import RunDirectory
@@ -31,13 +34,27 @@ class Answer:
     verdicts: dict[str, Verdict]
 
 
-def recipe_task(path: Path) -> TaskSettings | None:
-    """The task of the run that a checkpoint lies in (or is); None outside a run."""
+def run_recipe_of(path: Path) -> Recipe | None:
+    """The recipe of the run that a checkpoint lies in (or is); None outside a run."""
     for folder in (path, *path.resolve().parents):
         run = RunDirectory(folder)
         if run.exists:
-            return parse_recipe(run.recipe.read_text(encoding="utf-8"), str(run.recipe)).task
+            return parse_recipe(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
     return None
+
+
+def recipe_task(path: Path) -> TaskSettings | None:
+    """The task of the run that a checkpoint lies in (or is); None outside a run."""
+    recipe = run_recipe_of(path)
+    return recipe.task if recipe else None
+
+
+def default_cap(path: Path) -> int:
+    """Most tokens of a response where nobody says: as the run around `path` measures last, else the schema's."""
+    recipe = run_recipe_of(path)
+    stages = [recipe.stages[name] for name in stage_order(recipe)] if recipe else []
+    caps = [stage.max_tokens for stage in stages if isinstance(stage, EvaluateSettings)]
+    return caps[-1] if caps else int(EvaluateSettings.model_fields["max_tokens"].default)
 
 
 def default_task(name: str) -> TaskSettings:
@@ -48,8 +65,10 @@ def default_task(name: str) -> TaskSettings:
 def written_problem(text: str, template: str) -> Problem:
     """A problem from `3,5,6>13` (make 13 from 3, 5 and 6) or `12*34`. Raises RunError for anything else."""
     from r1kit.records import Problem
-    from r1kit.tasks.templates import countdown_prompt, multiplication_prompt
+    from r1kit.tasks.templates import TEMPLATES, countdown_prompt, multiplication_prompt
 
+    if template not in TEMPLATES:
+        raise RunError(f"--template {template!r}: expected one of {', '.join(TEMPLATES)}{nearest(template, TEMPLATES)}")
     payload: dict[str, Any]
     if match := _COUNTDOWN.fullmatch(text):
         numbers, target = [int(n) for n in match[1].split(",")], int(match[2])

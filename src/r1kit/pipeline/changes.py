@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.load import parse_recipe
 from r1kit.config.schema import Recipe
+from r1kit.config.yaml_source import read_yaml
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.lineage import changed_code, code_hashes, digest, hash_directory, hash_functions
 from r1kit.pipeline.run_directory import RunDirectory
@@ -43,11 +44,24 @@ def user_functions(recipe: Recipe, stage: str) -> list[str]:
     return verifier + (reward.functions if reward else [])
 
 
-def refuse_changes(run: RunDirectory, recipe: Recipe, now: Mapping[str, str]) -> None:
-    """Raise RunError, naming what differs, where a stage that began here has other settings or inputs now."""
-    changed = [name for name in now if (before := begun(run, name)) and before["fingerprint"] != now[name]]
-    if not changed:
-        return
+def begun_processes(run: RunDirectory, recipe: Recipe) -> Recipe:
+    """The recipe with `processes: auto` replaced by the number the run in this directory was begun with.
+
+    The number changes the order of float additions, so a run keeps it, on whatever machine it goes on or is reported.
+    """
+    if recipe.processes != "auto" or not run.exists:
+        return recipe
+    begun_with = read_yaml(run.recipe.read_text(encoding="utf-8"), str(run.recipe)).data
+    return recipe.model_copy(update={"processes": begun_with["processes"]})
+
+
+def changed_stages(run: RunDirectory, now: Mapping[str, str]) -> list[str]:
+    """The stages that began here with other settings or inputs than they have now, in order."""
+    return [name for name in now if (before := begun(run, name)) and before["fingerprint"] != now[name]]
+
+
+def refuse_changes(run: RunDirectory, recipe: Recipe, changed: list[str]) -> NoReturn:
+    """Raise RunError, naming what differs in the `changed` stages."""
     old = parse_recipe(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
     relevant = _with_inputs(recipe, changed)
     lines = [
@@ -58,7 +72,8 @@ def refuse_changes(run: RunDirectory, recipe: Recipe, now: Mapping[str, str]) ->
     what = "\n".join(lines) or "    the content of an input model or of a function of yours"
     raise RunError(
         f"{run.root} holds a run of other settings; stages already run ({', '.join(changed)}) would change:\n"
-        f"{what}\nStart over with --fresh (make quickstart FRESH=1), or keep both with another --out."
+        f"{what}\nDo these stages again and keep the others with --redo-changed, keep both with another --out, or "
+        "start over with --fresh (make quickstart FRESH=1)."
     )
 
 

@@ -93,7 +93,7 @@ def one_stage_recipe(
             "seed": seed,
             "task": found.model_dump(mode="json") if found is not None and same else task,
             "dtype": dtype,
-            "processes": processes if processes == "auto" else int(processes),
+            "processes": int(processes) if processes.isdecimal() else processes,
             "stages": {ALONE: {"kind": "evaluate", "model": str(model.resolve()), **settings}},
         }
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,15 @@ class MetricsLog:
 
     def truncate(self, stage: str, step: int) -> int:
         """Drop the rows of `stage` after `step`, which a resumed run writes again; how many were dropped."""
+        return self._keep(lambda row: row["stage"] != stage or row["step"] <= step)
+
+    def drop(self, stages: Collection[str]) -> int:
+        """Drop every row of `stages`; how many were dropped."""
+        return self._keep(lambda row: row["stage"] not in stages)
+
+    def _keep(self, wanted: Callable[[dict[str, Any]], bool]) -> int:
         rows = list(read_metrics(self.path))
-        kept = [row for row in rows if row["stage"] != stage or row["step"] <= step]
+        kept = [row for row in rows if wanted(row)]
         if len(kept) < len(rows):
             write_atomic(self.path, "".join(json.dumps(row) + "\n" for row in kept))
         return len(rows) - len(kept)

@@ -47,22 +47,25 @@ class Shape:
 
     @classmethod
     def of_directory(cls, path: Path) -> Shape | None:
-        """Read from a Hugging Face config.json; None where there is none."""
+        """Read from a Hugging Face config.json; None where there is none, or where it names its sizes otherwise."""
         file = path / "config.json"
         if not file.is_file():
             return None
-        raw = json.loads(file.read_text(encoding="utf-8"))
-        heads = raw["num_attention_heads"]
-        return cls(
-            raw["vocab_size"],
-            raw["hidden_size"],
-            raw["num_hidden_layers"],
-            heads,
-            raw.get("num_key_value_heads") or heads,
-            raw.get("head_dim") or raw["hidden_size"] // heads,
-            raw["intermediate_size"],
-            bool(raw.get("tie_word_embeddings", False)),
-        )
+        try:
+            raw = json.loads(file.read_text(encoding="utf-8"))
+            heads = raw["num_attention_heads"]
+            return cls(
+                raw["vocab_size"],
+                raw["hidden_size"],
+                raw["num_hidden_layers"],
+                heads,
+                raw.get("num_key_value_heads") or heads,
+                raw.get("head_dim") or raw["hidden_size"] // heads,
+                raw["intermediate_size"],
+                bool(raw.get("tie_word_embeddings", False)),
+            )
+        except (json.JSONDecodeError, KeyError):
+            return None  # a damaged file is named where the model's lengths are looked at
 
     @property
     def matmul_parameters(self) -> int:

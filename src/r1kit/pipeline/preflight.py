@@ -15,18 +15,19 @@ from typing import TYPE_CHECKING
 
 from r1kit.config.graph import stage_inputs
 from r1kit.config.reward_parts import PartSettings
-from r1kit.config.schema import PretrainSettings, Recipe, RLSettings
+from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
 from r1kit.config.tasks import TaskSettings
 from r1kit.pipeline.files import RunError
+from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_model, stage_lengths
 from r1kit.pipeline.lineage import memory_bytes
 from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.progress import gib
+from r1kit.pipeline.trackers import missing_trackers
 
 if TYPE_CHECKING:
     from r1kit.records import Problem, Rollout
     from r1kit.tasks import Task
 
-WITNESSES = 256
 DRAWN = 4096
 
 
@@ -45,6 +46,7 @@ def preflight(recipe: Recipe) -> Iterator[Check]:
     yield from _batches(recipe)
     yield from _models(recipe)
     yield _memory(recipe)
+    yield from _trackers(recipe)
     yield from _task(recipe)
 
 
@@ -98,18 +100,27 @@ def _memory(recipe: Recipe) -> Check:
     return Check("memory", ok, f"{found} of {gib(available)}{advice}")
 
 
+def _trackers(recipe: Recipe) -> Iterator[Check]:
+    for name, error in missing_trackers(recipe.track).items():
+        yield Check(f"track.{name}", False, error)
+
+
 def _task(recipe: Recipe) -> Iterator[Check]:
     from r1kit.tasks import make_task
 
-    task = make_task(_limited(recipe.task))
+    task = make_task(_limited(recipe))
     train, test = task.problems("train"), task.problems("test")
     shared = {p.family for p in train} & {p.family for p in test}
     yield Check(
         "train and held-out are disjoint",
         bool(train and test) and not shared,
         f"{len(train)} training and {len(test)} held-out problems, {len(shared)} shared families"
-        + (f", such as {sorted(shared)[0]}" if shared else ""),
+        + (f", such as {sorted(shared)[0]}" if shared else "")
+        + ("" if train and test else ": one side is empty; widen the task or move task.test_share"),
     )
+    if not (train and test):
+        return
+    yield from _enough_problems(recipe, len(train))
     yield _golds(task, [*islice(train, WITNESSES), *islice(test, WITNESSES)])
     for name, stage in recipe.stages.items():
         if isinstance(stage, RLSettings):
@@ -117,10 +128,24 @@ def _task(recipe: Recipe) -> Iterator[Check]:
     yield from _lengths(recipe, train, test)
 
 
-def _limited(task: TaskSettings) -> TaskSettings:
+def _limited(recipe: Recipe) -> TaskSettings:
     """Fewer training problems where a recipe draws very many: a sample shows what is looked for."""
-    drawn = task.train_problems
-    return task.model_copy(update={"train_problems": DRAWN}) if drawn and drawn > DRAWN else task
+    task, drawn = recipe.task, recipe.task.train_problems
+    steps = [stage.problems_per_step for stage in recipe.stages.values() if isinstance(stage, RLSettings)]
+    enough = max([DRAWN, *steps])
+    return task.model_copy(update={"train_problems": enough}) if drawn and drawn > enough else task
+
+
+def _enough_problems(recipe: Recipe, problems: int) -> Iterator[Check]:
+    """A step trains on different problems: where there are fewer, it would silently be smaller than asked."""
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, RLSettings) and stage.problems_per_step > problems:
+            yield Check(
+                f"{name}: problems",
+                False,
+                f"problems_per_step is {stage.problems_per_step}, but the task has {problems} training problems: "
+                "lower it or widen the task",
+            )
 
 
 def witness_response(problem: Problem) -> str:
@@ -227,25 +252,26 @@ def _judged(task: Task, problem: Problem, text: str) -> Rollout:
 
 
 def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) -> Iterator[Check]:
-    """With the tiny tokenizer: prompts have no unknown token, and with a full response fit the budget."""
-    if not any(isinstance(stage, PretrainSettings) for stage in recipe.stages.values()):
-        return
-    from r1kit.models.chat import encode_prompt
-    from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+    """In the tokens of each stage's own model: prompts have no unknown token, and with a full response fit."""
+    from r1kit.models.chat import PromptError
+    from r1kit.models.checkpoint import CheckpointError
 
-    tokenizer = build_tiny_tokenizer()
-    problems = [*islice(train, WITNESSES), *islice(test, WITNESSES)]
-    prompts = [encode_prompt(tokenizer, problem) for problem in problems]
-    unknown = sum(tokenizer.unk_token_id in prompt for prompt in prompts)
-    yield Check("prompts and tokenizer", not unknown, f"{unknown} of {len(prompts)} prompts have an unknown token")
-    longest = max(len(prompt) for prompt in prompts)
-    answers = [len(tokenizer.encode(witness_response(p), add_special_tokens=False)) for p in problems]
+    answers = [witness_response(p) for p in (*islice(train, WITNESSES), *islice(test, WITNESSES))]
+    found: dict[Path | None, Lengths] = {}
     for name, stage in recipe.stages.items():
-        if isinstance(stage, RLSettings):
-            cap, budget = stage.sampling.max_tokens, stage.token_budget
-            yield Check(
-                f"{name}: lengths",
-                max(answers) < cap and longest + cap <= budget,
-                f"prompts to {longest} tokens, a bare right response to {max(answers)}, cap {cap}, "
-                f"token_budget {budget}",
-            )
+        if not isinstance(stage, (PretrainSettings, RLSettings, EvaluateSettings)):
+            continue
+        model = root_model(recipe, name)
+        if model is not None and not (model / "config.json").is_file():
+            continue  # `_models` says so
+        if model not in found:
+            what = "prompts and tokenizer" + (f" of {model}" if model else "")
+            try:
+                lengths = found[model] = measured_lengths(model, train, test, answers)
+            except (CheckpointError, PromptError) as error:
+                yield Check(what, False, str(error))
+                return
+            unknown = f"{lengths.unknown} of {lengths.prompts} prompts have an unknown token"
+            yield Check(what, not lengths.unknown, unknown)
+        for check in stage_lengths(name, stage, found[model]):
+            yield Check(*check)

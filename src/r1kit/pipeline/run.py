@@ -19,7 +19,15 @@ from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.load import dump_recipe
 from r1kit.config.machine import resolve
 from r1kit.config.schema import Recipe
-from r1kit.pipeline.changes import code_version, fingerprints, refuse_changes, refuse_new_code, user_functions
+from r1kit.pipeline.changes import (
+    begun_processes,
+    changed_stages,
+    code_version,
+    fingerprints,
+    refuse_changes,
+    refuse_new_code,
+    user_functions,
+)
 from r1kit.pipeline.expectations import Expectation, check_expectations
 from r1kit.pipeline.files import (
     DiskFullError,
@@ -43,13 +51,14 @@ from r1kit.pipeline.lineage import (
     library_versions,
     machine,
 )
+from r1kit.pipeline.metrics import MetricsLog, read_metrics
 from r1kit.pipeline.preflight import refuse_unsound
 from r1kit.pipeline.progress import StageProgress, duration
 from r1kit.pipeline.recorder import RunRecorder
 from r1kit.pipeline.run_directory import RunDirectory
 from r1kit.pipeline.stage_clock import StageClock, total_of
 from r1kit.pipeline.summary import costs, make_summary
-from r1kit.pipeline.trackers import open_trackers
+from r1kit.pipeline.trackers import open_trackers, require_trackers
 from r1kit.training.recorder import Interrupted
 
 DEFAULT_RUNNERS = "r1kit.pipeline.kinds"
@@ -77,9 +86,11 @@ class RunResult:
 @dataclass
 class Options:
     """How to run a recipe. `check`: prove first that it can work (`r1kit check`). `runners` names the module whose
-    RUNNERS do the work of each stage kind."""
+    RUNNERS do the work of each stage kind. `redo_changed`: where settings differ, discard the stages that change and
+    those behind them instead of refusing."""
 
     fresh: bool = False
+    redo_changed: bool = False
     allow_new_code: bool = False
     check: bool = True
     source: str = ""
@@ -98,8 +109,8 @@ def run_recipe(recipe: Recipe, out: str | Path, options: Options | None = None) 
     run = RunDirectory(out)
     run.refuse_foreign()
     with run.locked():
-        if options.fresh:
-            run.clear()
+        if not options.fresh:
+            recipe = begun_processes(run, recipe)
         return _Run(resolve(recipe), run, options).execute()
 
 
@@ -114,17 +125,26 @@ class _Run:
 
     def execute(self) -> RunResult:
         run, console = self.run, self.options.console
+        if self.options.fresh or not run.exists:
+            self._check()
+        if self.options.fresh:
+            run.clear()
         self.lineage = read_json(run.lineage) or {}
-        if run.exists:
-            refuse_changes(run, self.recipe, self.fingerprints)
-            if all(run.finished(name) for name in self.order):
-                console.print(f"{run.root}: finished before; nothing to do", highlight=False, soft_wrap=True)
-                return self._conclude()
-        elif self.options.check:
-            refuse_unsound(self.recipe)
+        changed = changed_stages(run, self.fingerprints) if run.exists else []
+        if changed and not self.options.redo_changed:
+            refuse_changes(run, self.recipe, changed)
+        if run.exists and not changed and all(run.finished(name) for name in self.order):
+            console.print(f"{run.root}: finished before; nothing to do", highlight=False, soft_wrap=True)
+            return self._conclude()
         new_code = refuse_new_code(run, self.lineage, allow=self.options.allow_new_code)
+        require_trackers(self.recipe.track)
+        if changed:
+            self._check()
+            self._discard(changed)
         self._begin()
-        trackers = open_trackers(self.recipe.track, run.root, self.recipe.name, self.recipe.model_dump(mode="json"))
+        settings = self.recipe.model_dump(mode="json")
+        rows = read_metrics(run.metrics)
+        trackers = open_trackers(self.recipe.track, run.root, self.recipe.name, settings, rows)
         with StopFlag(_announce_stop) as stop, StageProgress(console) as progress:
             recorder = RunRecorder(run, progress, stop, trackers)
             if new_code:
@@ -134,6 +154,20 @@ class _Run:
             finally:
                 recorder.close()
         return self._conclude()
+
+    def _check(self) -> None:
+        """Refuse a recipe that cannot work, before anything is written or deleted."""
+        if self.options.check:
+            refuse_unsound(self.recipe)
+
+    def _discard(self, changed: Sequence[str]) -> None:
+        """Forget what the changed stages left, so that they begin anew; a fingerprint holds those of its inputs, so
+        the stages behind a changed one are among them."""
+        for name in changed:
+            self.options.console.print(f"{name}: changed, done again", highlight=False, soft_wrap=True)
+            self.run.discard(name)
+            self.lineage.get("stages", {}).pop(name, None)
+        MetricsLog(self.run.metrics).drop(changed)
 
     def _begin(self) -> None:
         """Write what describes the run before its first stage."""
@@ -248,7 +282,10 @@ class _Run:
         recorder.say(f"{name}: done in {duration(record['seconds'])}")
 
     def _input_model(self, name: str) -> Path | None:
-        """Path of the model a stage starts from. Raises RunError where an earlier stage's model is gone."""
+        """Path of the model a stage starts from. RunError where an earlier stage's model is gone, CheckpointError
+        where it is not what that stage saved."""
+        from r1kit.training.checkpoints import COMPLETE, verify_checkpoint
+
         stage = self.recipe.stages[name]
         if not hasattr(stage, "model") or not isinstance(stage.model, str):
             return None
@@ -262,6 +299,8 @@ class _Run:
                 f"{name} needs the model of stage {upstream}, which is finished, but {path} is gone: "
                 "restore it, or start over with --fresh"
             )
+        if (path / COMPLETE).is_file():
+            verify_checkpoint(path, f"{name} needs it: restore it, or start over with --fresh")
         return path
 
     def _note_lineage(self, name: str, model_in: Path | None, model_out: Path | None) -> None:

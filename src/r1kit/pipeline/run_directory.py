@@ -23,6 +23,17 @@ from r1kit.pipeline.files import RunError, read_json, write_atomic, write_json
 from r1kit.records import Group
 
 _STEP = re.compile(r"step-(\d+)\.")
+# All that a run writes into its directory, run.lock apart (the last two are the trackers').
+FILES = (
+    "recipe.resolved.yaml",
+    "lineage.json",
+    "ledger.json",
+    "summary.json",
+    "report.html",
+    "run.log",
+    "metrics.jsonl",
+)
+FOLDERS = ("rollouts", "checkpoints", "evaluations", "stages", "tmp", "tensorboard", "wandb")
 
 
 class RunDirectory:
@@ -30,13 +41,9 @@ class RunDirectory:
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
-        self.recipe = self.root / "recipe.resolved.yaml"
-        self.lineage = self.root / "lineage.json"
-        self.ledger = self.root / "ledger.json"
-        self.summary = self.root / "summary.json"
-        self.report = self.root / "report.html"
-        self.log = self.root / "run.log"
-        self.metrics = self.root / "metrics.jsonl"
+        self.recipe, self.lineage, self.ledger, self.summary, self.report, self.log, self.metrics = (
+            self.root / name for name in FILES
+        )
         self.temporary = self.root / "tmp"
 
     @property
@@ -56,12 +63,25 @@ class RunDirectory:
         return (p for p in self.root.iterdir() if p.name not in ours and not p.name.startswith(".recipe."))
 
     def clear(self) -> None:
-        """Delete everything of the run, for --fresh (never a directory `refuse_foreign` refuses)."""
+        """Delete everything of the run, for --fresh (never a directory `refuse_foreign` refuses).
+
+        Only names that a run writes: what the user put beside them stays.
+        """
         self.refuse_foreign()
-        for path in self.root.iterdir():
-            if path.name == "run.lock":
-                continue
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+        for name in (*FILES, *FOLDERS):
+            _remove(self.root / name)
+            for unfinished in self.root.glob(f".{name}.*"):
+                _remove(unfinished)
+
+    def discard(self, stage: str) -> None:
+        """Delete what one stage left, its rows in metrics.jsonl apart; it begins anew."""
+        for folder in ("checkpoints", "rollouts", "evaluations"):
+            _remove(self.root / folder / stage)
+        for record in (f"{stage}.json", f"{stage}.started.json"):
+            _remove(self.root / "stages" / record)
+        # Two show the run as it was; without its id the next wandb run is a new one, not two runs in one.
+        for path in (self.summary, self.report, self.root / "wandb" / "r1kit-id"):
+            _remove(path)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -125,6 +145,13 @@ class RunDirectory:
                 match = _STEP.match(path.name)
                 if match and int(match[1]) > step:
                     path.unlink()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_rollouts(path: Path, groups: Iterable[Group]) -> None:

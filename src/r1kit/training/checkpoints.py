@@ -92,26 +92,26 @@ def latest_checkpoint(directory: Path) -> Path | None:
     return path
 
 
-def verify_checkpoint(path: Path) -> None:
-    """Compare every file with the manifest; raises CheckpointError naming the first that differs."""
+def verify_checkpoint(path: Path, remedy: str = "") -> None:
+    """Compare every file with the manifest; raises CheckpointError naming the first that differs.
+
+    `remedy` says what to do about it; by default how training goes on without this checkpoint.
+    """
+    remedy = remedy or (
+        f"Delete the directory {path} to go on from the checkpoint before it, or start over with --fresh"
+    )
     manifest_path = path / COMPLETE
     if not manifest_path.is_file():
         raise CheckpointError(f"{path}: no {COMPLETE} file; this checkpoint was never finished")
     try:
         manifest = json.loads(manifest_path.read_text())
     except json.JSONDecodeError as error:
-        raise CheckpointError(
-            f"{manifest_path}: is damaged or truncated ({error}). Delete the directory {path} to go on from the "
-            "checkpoint before it, or start over with --fresh"
-        ) from error
+        raise CheckpointError(f"{manifest_path}: is damaged or truncated ({error}). {remedy}") from error
     for name, digest in manifest.items():
         file = path / name
         if not file.is_file() or _digest(file) != digest:
             what = "is missing" if not file.is_file() else "is damaged or truncated"
-            raise CheckpointError(
-                f"{file}: {what} (its content does not match {COMPLETE}). Delete the directory {path} to go on from "
-                "the checkpoint before it, or start over with --fresh"
-            )
+            raise CheckpointError(f"{file}: {what} (its content does not match {COMPLETE}). {remedy}")
 
 
 def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -40,14 +41,16 @@ class World:
         if size == 1:
             return cls.single()
         # The processes are on one machine: gloo need not resolve the host's name, which closed networks cannot.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+        loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
+        if loopback is not None:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         store = dist.FileStore(str(store_path), size)
         try:
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
         except Exception as error:
             raise PeerError(
                 f"rank {rank} of {size}: the other processes did not come up within {timeout:.0f} s ({error}); "
-                "look at their output in run.log, or run with --processes 1"
+                f"look at their output, {Path(store_path).parent}/rank-N.log, or run with --processes 1"
             ) from error
         return cls(rank, size)
 

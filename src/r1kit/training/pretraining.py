@@ -17,6 +17,7 @@ import numpy as np
 from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.engines.local import LocalEngine
 from r1kit.models.attention import packed_attention, positions
+from r1kit.models.loading import DTYPES
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer, corpus_encoder, vocabulary
 from r1kit.tasks import Task
@@ -47,7 +48,7 @@ def pretrain(
         directory,
         world,
         settings.optimizer,
-        lambda: make_tiny(settings.model, tokenizer, seed=seed),
+        lambda: make_tiny(settings.model, tokenizer, seed=seed, dtype=DTYPES[dtype]),
         tokenizer,
         dtype=dtype,
         keep_checkpoints=settings.keep_checkpoints,
@@ -103,11 +104,18 @@ def encoded_documents(
 
 
 def next_batch(stream: Iterator[np.ndarray], tokens_per_step: int) -> list[np.ndarray]:
-    """Documents until their predicted tokens reach `tokens_per_step`."""
+    """Documents until their predicted tokens reach `tokens_per_step`.
+
+    ValueError for a document without a predicted token: of such documents a batch would never be full.
+    """
     batch: list[np.ndarray] = []
     tokens = 0
     while tokens < tokens_per_step:
         batch.append(next(stream))
+        if len(batch[-1]) < 2:
+            raise ValueError(
+                f"a document has {len(batch[-1])} tokens: at least 2 are needed to predict one; raise document_length"
+            )
         tokens += len(batch[-1]) - 1
     return batch
 

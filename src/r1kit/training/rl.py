@@ -66,7 +66,7 @@ def train_rl(
             )
     return StageOutcome(
         model=directory / f"step-{settings.steps:06d}",
-        tokens={name: int(value) for name, value in run.tokens.items()},
+        tokens={name: int(value) for name, value in run.spent().items()},
         eval=run.held_out.last,
     )
 
@@ -158,6 +158,10 @@ class RLRun:
             },
             extra=dict(self.reference.named_parameters()) if self.reference and refreshed else None,
         )
+
+    def spent(self) -> dict[str, float]:
+        """Tokens by what became of them; held-out evaluation samples too, as in pre-training."""
+        return {**self.tokens, "sampled": self.tokens["sampled"] + self.held_out.tokens_sampled}
 
     def advance(self) -> None:
         """One step of the algorithm."""
