@@ -17,7 +17,7 @@ from r1kit.cli.app import app, explain
 from r1kit.config import UserError
 from r1kit.engines.protocol import EngineError
 
-VERBS = ("run", "check", "eval", "sample", "report", "doctor", "export", "recipes")
+VERBS = ("run", "check", "eval", "sample", "report", "doctor", "export", "verify", "data", "recipes")
 
 
 def r1kit(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

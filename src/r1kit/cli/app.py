@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from r1kit.cli.check import check
+from r1kit.cli.data import data
 from r1kit.cli.doctor import doctor
 from r1kit.cli.evaluate import evaluate
 from r1kit.cli.export import export
@@ -20,6 +21,7 @@ from r1kit.cli.recipes import recipes
 from r1kit.cli.report import report
 from r1kit.cli.run import run
 from r1kit.cli.sample import sample
+from r1kit.cli.verify import verify
 
 app = typer.Typer(
     name="r1kit",
@@ -56,6 +58,8 @@ app.command("sample")(sample)
 app.command("report")(report)
 app.command("doctor")(doctor)
 app.command("export")(export)
+app.command("verify")(verify)
+app.add_typer(data, name="data")
 app.add_typer(recipes, name="recipes")
 
 

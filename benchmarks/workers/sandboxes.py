@@ -1,0 +1,106 @@
+"""Python programs a second: one `bwrap python3` per program against the sandbox's pool, in turns, in one run.
+
+The programs are of the kind a code judge runs: read two numbers, print their sum. Each way gets the same number of
+threads and takes turns of a fixed time, so that a machine that is busy for a while slows all of them; every output is
+checked. The single form is what one writes without a pool: all namespaces, a read-only system, a tmpfs with a size.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from r1kit.sandbox import Job, Sandbox, SandboxError, open_sandbox
+
+SOURCE = b"a, b = map(int, input().split())\nprint(a + b)\n"
+NOBODY = 65534
+
+
+def _run_single(directory: str, first: int) -> bytes:
+    program = f"{directory}/{threading.get_ident()}.py"
+    Path(program).write_bytes(SOURCE)
+    command = ["bwrap", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]
+    command += ["--symlink", "usr/bin", "/bin", "--dev", "/dev", "--size", "67108864", "--tmpfs", "/tmp"]
+    command += ["--ro-bind", program, "/tmp/program.py", "--unshare-all", "--unshare-user", "--die-with-parent"]
+    command += ["--new-session", "--clearenv", "--chdir", "/tmp", "/usr/bin/python3", "-I", "-S", "program.py"]
+    drop: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
+    done = subprocess.run(command, input=f"{first} 2".encode(), capture_output=True, check=True, **drop)
+    return bytes(done.stdout)
+
+
+def _turn(run: Callable[[int], bytes], threads: int, seconds: float) -> tuple[int, float]:
+    """Programs run, and the seconds it took, by `threads` threads that start programs for `seconds`."""
+    counts, errors, start = [0] * threads, [], time.monotonic()
+
+    def work(index: int) -> None:
+        try:
+            while time.monotonic() < start + seconds:
+                first = counts[index]
+                if run(first) != b"%d\n" % (first + 2):
+                    raise AssertionError(f"a wrong sum for {first} + 2")
+                counts[index] += 1
+        except BaseException as error:
+            errors.append(error)
+
+    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if errors:
+        raise errors[0]
+    return sum(counts), time.monotonic() - start
+
+
+@contextlib.contextmanager
+def _ways(threads: int) -> Iterator[dict[str, Callable[[int], bytes]]]:
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="r1kit-rate-"))
+        os.chmod(directory, 0o755)
+        ways: dict[str, Callable[[int], bytes]] = {}
+        if shutil.which("bwrap"):
+            ways["one bwrap python3 per program"] = lambda first: _run_single(directory, first)
+        for isolation in ("private", "shared"):
+            with contextlib.suppress(SandboxError):
+                sandbox = stack.enter_context(open_sandbox(workers=threads, isolation=isolation))
+
+                def pooled(first: int, sandbox: Sandbox = sandbox) -> bytes:
+                    job = Job(("python", "program.py"), files={"program.py": SOURCE}, stdin=f"{first} 2".encode())
+                    return sandbox.run(job).stdout
+
+                ways[f"pool, {isolation} ({sandbox.tier})"] = pooled
+        yield ways
+
+
+def sandbox_rates(*, threads: int = 2, rounds: int = 5, seconds: float = 2.0) -> dict[str, list[float]]:
+    """Programs a second of each way, one figure per round."""
+    rates: dict[str, list[float]] = {}
+    with _ways(threads) as ways:
+        for run in ways.values():
+            _turn(run, threads, 0.2)  # the first programs start the cells
+        for _ in range(rounds):
+            for name, run in ways.items():
+                count, took = _turn(run, threads, seconds)
+                rates.setdefault(name, []).append(count / took)
+    return rates
+
+
+def main() -> None:
+    rates = sandbox_rates()
+    base = sorted(next(iter(rates.values())))
+    for name, figures in rates.items():
+        middle = sorted(figures)[len(figures) // 2]
+        ratio = middle / base[len(base) // 2]
+        print(f"{name:34} {middle:7.1f} programs/s  {ratio:5.2f}x  {[round(x, 1) for x in figures]}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+"""Isolation of untrusted programs."""
+
+from r1kit.sandbox.launch import TIERS
+from r1kit.sandbox.opening import open_sandbox
+from r1kit.sandbox.pool import CellPool
+from r1kit.sandbox.protocol import Job, Limits, Result, Sandbox, SandboxError
+
+__all__ = ["TIERS", "CellPool", "Job", "Limits", "Result", "Sandbox", "SandboxError", "open_sandbox"]

@@ -1,0 +1,165 @@
+"""What a tree of processes uses, read from /proc.
+
+Memory is summed over the tree: resident set sizes first, which are cheap and count shared pages once per process, and
+only when that sum passes the limit the proportional sizes, which count them once.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from dataclasses import dataclass, field
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def descendants(ancestor: int) -> list[int]:
+    """Every process below `ancestor`, itself left out."""
+    found, todo = [], [ancestor]
+    children = _children if os.path.exists(f"/proc/{ancestor}/task/{ancestor}/children") else _table_of_children().get
+    while todo:
+        below = children(todo.pop()) or []
+        found += below
+        todo += below
+    return found
+
+
+def _children(process: int) -> list[int]:
+    children: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{process}/task"):
+            with open(f"/proc/{process}/task/{thread}/children", "rb") as file:
+                children += map(int, file.read().split())
+    except OSError:
+        pass  # it ended meanwhile
+    return children
+
+
+def _table_of_children() -> dict[int, list[int]]:
+    """For kernels built without lists of children: from every process's parent."""
+    table: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        try:
+            with open(f"/proc/{name}/stat", "rb") as file:
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, IndexError):
+            continue  # no process, or one that ended meanwhile
+        table.setdefault(parent, []).append(int(name))
+    return table
+
+
+def kill_descendants(ancestor: int, *, spare: int | None = None, rounds: int = 1000) -> bool:
+    """Kills the tree below `ancestor`, itself one's own process or above it. False when it grew faster than it died."""
+    for _ in range(rounds):
+        reap()
+        tree = [process for process in descendants(ancestor) if process != spare and not is_dead(process)]
+        if not tree:
+            reap()
+            return True
+        for process in tree:
+            try:
+                os.kill(process, signal.SIGKILL)
+            except OSError:
+                continue
+        os.sched_yield()
+    return False
+
+
+def is_dead(process: int) -> bool:
+    """Gone, or only waiting for somebody to ask how it ended."""
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            return file.read().rpartition(b")")[2].split()[0] in (b"Z", b"X")
+    except OSError:
+        return True
+
+
+def reap() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        return
+
+
+def disk_use(directory: str) -> int:
+    """Bytes allocated below a directory, for the tiers without a file system of a given size."""
+    total = 0
+    for path, _, names in os.walk(directory):
+        for name in names:
+            try:
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+            except OSError:
+                continue
+    return total
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    cpu: float  # seconds, own
+    waited_for: float  # seconds, of children it has waited for
+    resident: int
+    runnable: bool  # runs, or would if there were a core
+
+
+def _look_at(process: int) -> _Look | None:
+    try:
+        with open(f"/proc/{process}/stat", "rb") as file:
+            # The name in brackets may hold anything, so count from the last bracket.
+            words = file.read().rpartition(b")")[2].split()
+        runnable = words[0] == b"R" or (int(words[17]) > 1 and _has_runnable_thread(process))
+    except (OSError, IndexError):
+        return None
+    own, waited_for = sum(map(int, words[11:13])) / _TICKS, sum(map(int, words[13:15])) / _TICKS
+    return _Look(own, waited_for, int(words[21]) * _PAGE, runnable)
+
+
+def _has_runnable_thread(process: int) -> bool:
+    for thread in os.listdir(f"/proc/{process}/task"):
+        with open(f"/proc/{process}/task/{thread}/stat", "rb") as file:
+            if file.read().rpartition(b")")[2].split()[0] == b"R":
+                return True
+    return False
+
+
+def _proportional(process: int) -> int | None:
+    try:
+        with open(f"/proc/{process}/smaps_rollup", "rb") as file:
+            for line in file:
+                if line.startswith(b"Pss:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
+
+
+@dataclass
+class Usage:
+    """The tree's use so far.
+
+    CPU seconds are the larger of two sums, since each misses something: the living with the children they have waited
+    for (misses what a parent never waits for), and what every process was seen to add between two looks (misses what
+    lived shorter than that).
+    """
+
+    cpu_seconds: float = 0.0
+    memory: int = 0
+    peak_memory: int = 0
+    processes: int = 0
+    runnable: bool = False
+    _last: dict[int, float] = field(default_factory=dict)
+    _gathered: float = 0.0
+
+    def look(self, tree: set[int], memory_limit: int) -> None:
+        looks = {process: look for process in tree if (look := _look_at(process))}
+        for process, look in looks.items():
+            self._gathered += max(0.0, look.cpu - self._last.get(process, 0.0))
+            self._last[process] = look.cpu
+        living = sum(look.cpu + look.waited_for for look in looks.values())
+        self.cpu_seconds = max(self.cpu_seconds, living, self._gathered)
+        self.memory, self.processes = sum(look.resident for look in looks.values()), len(looks)
+        self.runnable = any(look.runnable for look in looks.values())
+        if self.memory > memory_limit and len(looks) > 1:
+            self.memory = sum(_proportional(process) or look.resident for process, look in looks.items())
+        self.peak_memory = max(self.peak_memory, self.memory)

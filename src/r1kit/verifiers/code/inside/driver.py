@@ -1,0 +1,181 @@
+"""Runs in the sandbox, in a process of its own: a problem's own test program, with stand-ins for the candidate.
+
+The test program is the problem's (trusted to be honest, not to be careful); the candidate's code never comes here, only
+what its calls returned, as plain data. The program is run from the start in rounds: a call whose answer is not known
+yet is noted and yields a stand-in, the judge has the notes answered in the candidate's process, and the next round
+replays them. Assertions are marked by `__assertion__(line)` blocks (the judge rewrites them so), so that in a first
+round all calls of all assertions are noted at once.
+
+The line written to file descriptor 3:
+{"calls": [...], "pending": bool, "checks": [[line, status, message], ...], "end": text}
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import json
+import os
+import random
+import sys
+from typing import Any
+
+import wire
+
+
+class Pending(BaseException):
+    """A value that is not known in this round was asked for."""
+
+
+class Unsupported(BaseException):
+    """The test program hands the candidate something that cannot be sent as data."""
+
+
+class FirstFailure(BaseException):
+    """Nothing behind the first failure matters."""
+
+
+class Run:
+    """One round: the calls it makes, the answers it has, the checks it has come past."""
+
+    def __init__(self, known: list[Any], answers: list[Any], stop: bool) -> None:
+        self.known, self.answers, self.stop = known, answers, stop
+        self.calls: list[Any] = []
+        self.checks: list[Any] = []
+        self.pending = False
+        self.classes: dict[str, type] = {}
+
+    def ask(self, verb: str, target: list[Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            wired = wire.encode([list(args), kwargs], self.classes, self.number)
+        except wire.WireError as error:
+            raise Unsupported(str(error)) from None
+        call, index = [verb, target, wired], len(self.calls)
+        self.calls.append(call)
+        if self.pending or index >= len(self.answers) or self.known[index] != call:
+            self.pending = True
+            return StandIn(self, ["ref", index], known=False)
+        kind, *rest = self.answers[index]
+        if kind == "value":
+            return wire.decode(rest[0], self.classes)
+        if kind == "raised":
+            raise _raised(*rest)
+        return StandIn(self, ["ref", index], known=True)
+
+    def number(self, value: Any) -> int | None:
+        if type(value) is StandIn:
+            kind, number = object.__getattribute__(value, "_target")
+            if kind == "ref":
+                return number
+            raise wire.WireError(f"{number} of the candidate cannot be handed over as a value")
+        return None
+
+
+def _raised(name: str, message: str) -> Exception:
+    """The built-in exception of that name. StopIteration is not among them: it would end the test program's own loops
+    as if they had come through.
+    """
+    cls = getattr(builtins, name, None)
+    if isinstance(cls, type) and issubclass(cls, Exception) and cls is not StopIteration:
+        return cls(message)
+    return RuntimeError(f"{name}: {message}")
+
+
+class StandIn:
+    """Something in the candidate's process: it can be called, its attributes read and set, it can be handed back in a
+    call; it has no value here, so nothing it is compared with is ever equal.
+    """
+
+    __slots__ = ("_known", "_run", "_target")
+    __hash__ = None  # type: ignore[assignment]
+
+    _run: Run
+    _target: list[Any]
+
+    def __init__(self, run: Run, target: list[Any], known: bool) -> None:
+        object.__setattr__(self, "_run", run)
+        object.__setattr__(self, "_target", target)
+        object.__setattr__(self, "_known", known)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run.ask("call", self._target, args, kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return self._run.ask("get", self._target, (name,), {})
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._run.ask("set", self._target, (name, value), {})
+
+
+def _no_value(self: StandIn, *_: Any) -> Any:
+    if object.__getattribute__(self, "_known"):
+        raise TypeError("the candidate returned an object that is no data")
+    raise Pending
+
+
+_OPERATIONS = """
+    lt le eq ne gt ge bool len iter next contains getitem str repr format int float index complex abs neg pos round
+    add radd sub rsub mul rmul truediv rtruediv floordiv rfloordiv mod rmod pow rpow and rand or ror xor rxor lshift
+    rshift invert copy deepcopy reduce_ex enter
+"""
+for _name in _OPERATIONS.split():
+    setattr(StandIn, f"__{_name}__", _no_value)
+
+
+class Assertion:
+    """Around one assertion: notes how it ended."""
+
+    def __init__(self, run: Run, line: int) -> None:
+        self.run, self.line = run, line
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> bool:
+        if kind is None:
+            self.run.checks.append([self.line, "passed", ""])
+        elif issubclass(kind, Pending):
+            self.run.checks.append([self.line, "pending", ""])
+        elif issubclass(kind, Exception):
+            self.run.checks.append([self.line, "failed", f"{kind.__name__}: {error}"[:300]])
+            if self.run.stop and not self.run.pending:
+                raise FirstFailure
+        else:
+            return False
+        return True
+
+
+def main() -> None:
+    task = json.load(sys.stdin)
+    sys.setrecursionlimit(task["recursion_limit"])
+    run = Run(task["known"], task["answers"], task["stop"])
+    space: dict[str, Any] = {"__name__": "tests", "__assertion__": lambda line: Assertion(run, line)}
+    try:
+        for name in task["names"]:
+            module = name in sys.stdlib_module_names
+            space[name] = importlib.import_module(name) if module else StandIn(run, ["name", name], known=True)
+        # The problem's own text, in a sandbox: nothing of a model's answer is run here.
+        exec(compile(task["prelude"], "<prelude>", "exec"), space)
+        run.classes = {c: space[c] for c in task["classes"]}
+        space["candidate"] = StandIn(run, ["entry", ""], known=True)
+        random.seed(0)
+        exec(compile(task["program"], "<tests>", "exec"), space)
+        end = "finished"
+    except Pending:
+        end = "pending"
+    except FirstFailure:
+        end = "failed"
+    except Unsupported as error:
+        end = f"unsupported: {error}"
+    except BaseException as error:
+        end = f"{type(error).__name__}: {error}"[:300]
+    report = {"calls": run.calls, "pending": run.pending, "checks": run.checks, "end": end}
+    data = json.dumps(report).encode() + b"\n"
+    while data:
+        data = data[os.write(3, data) :]
+
+
+if __name__ == "__main__":
+    main()
