@@ -251,6 +251,30 @@ def test_nothing_is_left_for_the_next_program(isolated: CellPool, place: str) ->
         assert output(isolated, find) == "[]\n"
 
 
+def test_a_box_that_was_taken_apart_is_whole_again(isolated: CellPool) -> None:
+    """Directories renamed, replaced by links, or nested deeper than a recursive removal goes."""
+    attack = """
+        import os
+        for action in (lambda: os.rename("../work", "../moved"), lambda: os.symlink("/usr", "../work"),
+                       lambda: os.rename("../shm", "../shm2"), lambda: os.mkdir("../shm")):
+            try: action()
+            except OSError: pass
+        for _ in range(3000):
+            os.mkdir("d"); os.chdir("d")
+    """
+    use = """
+        import os
+        open("x", "w").write("1"); open(os.environ["HOME"] + "/x", "w").write("2")
+        if os.path.exists("/box/shm"): open("/dev/shm/x", "w").write("3")
+        print(os.getcwd().endswith("/work"), sorted(os.listdir()))
+    """
+    for _ in range(2 * isolated.workers):
+        result = isolated.run(python(attack))
+        # Where the disk is counted, a nest too deep to be looked into ends the program.
+        assert result.status == "ok" or "disk" in result.detail, result
+        assert output(isolated, use) == "True ['program.py', 'x']\n"
+
+
 def test_no_other_programs_memory(bubblewrap: CellPool) -> None:
     """A program starts as a copy of the zygote; what earlier programs were given must never have been in there."""
     first = "import sys; kept = sys.stdin.read() * 3; print(len(kept))"

@@ -118,7 +118,10 @@ class Cell:
             self._process.wait()
         self._errors.close()
         if self.box:
-            shutil.rmtree(self.box, ignore_errors=True)
+            try:
+                shutil.rmtree(self.box, ignore_errors=True)
+            except RecursionError:  # a nest deeper than a recursive function goes
+                subprocess.run(["rm", "-rf", "--", self.box], check=False)
 
 
 def _open(name: str, path: Path, stack: contextlib.ExitStack) -> int:

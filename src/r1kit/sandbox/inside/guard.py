@@ -125,28 +125,31 @@ def collect(work: int, names: list[str], cap: int) -> dict[str, bytes]:
 
 
 def clean(box: str, mounted: bool) -> None:
-    """Empties a shared box; one that cannot be emptied (a nest of directories too deep) is mounted anew."""
+    """Empties a shared box; one that cannot be emptied, or that was taken apart, is mounted anew."""
     for name in os.listdir("/dev/shm") if mounted else ():
         _remove(f"/dev/shm/{name}")
-    for name in ("work", "tmp"):
-        _remove(f"{box}/{name}")
-    left = [f"{box}/{name}" for name in os.listdir(box) if name != "shm"]
-    if mounted and (left or os.listdir("/dev/shm")):
-        kernel.unmount("/dev/shm")
-        kernel.unmount(box)
-        mount_box(box, 1 << 20)
+    for name in os.listdir(box):
+        if name != "shm" or not mounted:
+            _remove(f"{box}/{name}")
+    left = [f"{box}/{name}" for name in os.listdir(box)]
+    if mounted:
+        if left != [f"{box}/shm"] or not os.path.samefile(left[0], "/dev/shm") or os.listdir("/dev/shm"):
+            kernel.unmount("/dev/shm")
+            kernel.unmount(box)
+            mount_box(box, 1 << 20)
     elif left:
         # Closed directories, or a nest deeper than a recursive function goes: no matter to these two.
         for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
             os.spawnvpe(os.P_WAIT, command[0], [*command, "--", *left], {"PATH": "/usr/bin:/bin"})
-        if any(os.path.lexists(path) for path in left):
+        if os.listdir(box):
             raise RuntimeError(f"{', '.join(left)} cannot be removed")
 
 
 def _remove(path: str) -> None:
     try:
-        shutil.rmtree(path)
-    except NotADirectoryError:
-        os.unlink(path)
+        if os.path.islink(path) or not os.path.isdir(path):
+            os.unlink(path)
+        else:
+            shutil.rmtree(path)
     except (OSError, RecursionError):
         return  # seen by what is left

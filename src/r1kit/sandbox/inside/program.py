@@ -60,13 +60,8 @@ def confine(order: dict[str, Any], box: str) -> None:
     scoped = True
     if order["tier"] == "landlock":
         scoped = kernel.landlock(order["readable"], [box], order["devices"])
-    only_itself = None if scoped else os.getpid()
-    if scoped and not order["protected"]:
-        kernel.install_filter(program_filter(kernel.MACHINE))
-    else:
-        kernel.install_filter(
-            program_filter(kernel.MACHINE, protected=tuple(order["protected"]), only_itself=only_itself)
-        )
+    itself = None if scoped else os.getpid()
+    kernel.install_filter(program_filter(kernel.MACHINE, protected=order["protected"], only_itself=itself))
 
 
 def take_descriptors(fds: list[int]) -> None:

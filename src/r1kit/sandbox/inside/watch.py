@@ -6,6 +6,8 @@ only when that sum passes the limit the proportional sizes, which count them onc
 
 from __future__ import annotations
 
+import errno
+import math
 import os
 import signal
 from dataclasses import dataclass, field
@@ -83,15 +85,21 @@ def reap() -> None:
         return
 
 
-def disk_use(directory: str) -> int:
-    """Bytes allocated below a directory, for the tiers without a file system of a given size."""
-    total = 0
-    for path, _, names in os.walk(directory):
-        for name in names:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_blocks * 512
-            except OSError:
-                continue
+def disk_use(directory: str) -> float:
+    """Bytes allocated below a directory, for the tiers without a file system of a given size; infinite for a nest too
+    deep to be looked into.
+    """
+    total, todo = 0, [directory]
+    while todo:
+        try:
+            with os.scandir(todo.pop()) as entries:
+                for entry in entries:
+                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                return math.inf
     return total
 
 

@@ -31,7 +31,7 @@ def serve(wire: socket.socket, settings: dict[str, Any]) -> None:
     """One guard per message; the message carries the guard's end of its own connection. Ends with the supervisor."""
     for name in PRELOADED:
         importlib.import_module(name)
-    program_filter(kernel.MACHINE)  # made once: it is kept
+    program_filter(kernel.MACHINE, protected=settings["protected"], only_itself=None)  # made once: it is kept
     kernel.hide_memory()
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if settings["private"] else -1
     program.prepare_python(program.environment(f"{settings['box']}/tmp"))
