@@ -26,6 +26,8 @@ from r1kit.training.recorder import NullRecorder
 from r1kit.training.sampling import problem_at
 
 WARM_UP_STEPS = 1
+# All responses of a process at once, in either form of decoding.
+SLOTS = 128
 
 
 class Rows(NullRecorder):
@@ -61,7 +63,8 @@ class OurSteps:
 
         o = self.options
         settings = rl_settings(self.recipe, problems=o["problems"], max_tokens=o["max_tokens"], drop=order["drop"])
-        settings.engine = settings.engine.model_copy(update={"native": order["native"], "slots": 128})
+        engine = settings.engine.model_copy(update={"native": order["native"], "slots": SLOTS})
+        settings = settings.model_copy(update={"engine": engine})
         self.steps, self.rows = order["steps"], Rows()
         self.rl = RLRun(
             settings,
@@ -213,12 +216,12 @@ class TrlSteps:
     ) -> list[float | None]:
         """The recipe's reward, judged by the same verifier; counts the tokens that were sampled."""
         self.lengths.append([len(ids) for ids in completion_ids])
-        rule = make_reward(self.settings.reward)
+        rule, cap = make_reward(self.settings.reward, steps=self.settings.steps), self.settings.sampling.max_tokens
         rewards: list[float | None] = []
         for text, ids, i in zip(completions, completion_ids, index, strict=True):
             problem = self.problems[i]
             rollout = _judgeable(problem, ids, text).scored(self.task.verify(problem, text), {})
-            rewards.append(sum(rule(problem, rollout, max_tokens=self.settings.sampling.max_tokens).values()))
+            rewards.append(sum(rule.one(problem, rollout, max_tokens=cap, step=1).values()))
         return rewards
 
     def run(self) -> dict[str, Any]:

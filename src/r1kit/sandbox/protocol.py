@@ -1,7 +1,7 @@
 """What a sandbox is asked and what it answers. Nothing here runs anything; backends and judges both speak these words.
 
-A job is one untrusted program: argument vector, files, standard input, limits. Its result is data: how it ended, what it
-wrote (capped), what it used. Expected outputs never enter a job, so no program can read them.
+A job is one untrusted program: argument vector, files, standard input, limits. Its result is data: how it ended, what
+it wrote (capped), what it used. Expected outputs never enter a job, so no program can read them.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Limits:
 class Job:
     """One program to run. It starts in an empty writable directory of its own that holds `files`.
 
-    command: argument vector; a first element "python" means the sandbox's Python (backends may serve it from a warm pool).
+    command: argument vector; a first element "python" means the sandbox's Python (it may be served from a warm pool).
     files: name (relative, no "..") -> content, written into the working directory before the start.
     mounts: name -> host file, shown read-only and executable in the working directory (a compiled program).
     stdin: bytes of standard input. File descriptor 3 is a pipe back to us: what is written there comes back as `reply`.
@@ -91,8 +91,9 @@ class Sandbox(Protocol):
     def run(self, job: Job) -> Result: ...
 
     def run_many(self, jobs: Sequence[Job], *, stop: Callable[[Result], bool] | None = None) -> list[Result]:
-        """Results in the order of `jobs`. With `stop`, jobs behind the first result it is true of need not run: the list
-        then ends with that result.
+        """Results in the order of `jobs`.
+
+        With `stop`, jobs behind the first result it is true of need not run: the list then ends with that result.
         """
         ...
 
