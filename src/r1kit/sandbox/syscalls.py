@@ -118,6 +118,11 @@ SIGNALS = {
     "process_mrelease": ((448, 448), 0),
     "prlimit64": ((302, 261), 0),
     "setpriority": ((141, 140), 1),
+    "sched_setaffinity": ((203, 122), 0),
+    "sched_setscheduler": ((144, 119), 0),
+    "sched_setparam": ((142, 118), 0),
+    "sched_setattr": ((314, 274), 0),
+    "ioprio_set": ((251, 30), 1),
 }
 
 

@@ -194,7 +194,6 @@ def test_plain_assertions_are_read_without_running_them() -> None:
     assert (expectation.args, expectation.kwargs, expectation.expected) == ((1,), {"k": {"a": (2.5, -1)}}, [None])
     for harder in (
         "assert f(x) == 1",
-        "assert g(1) == 1",
         "assert f(1) == 1 == 1",
         "assert f(*[1]) == 1",
         "assert f(1)",
@@ -231,3 +230,12 @@ def test_hostile_replies_are_wrong_not_fatal(sandbox: Sandbox) -> None:
     for line in lines:
         source = f"import os\nos.write(3, b'[\"loaded\"]\\n' + {line!r} + b'\\n')\nos._exit(0)\n"
         assert judge_code(source, SQUARES, sandbox).score == 0.0
+
+
+def test_a_helper_that_nobody_defines_is_not_the_candidates() -> None:
+    """Else the candidate would be asked whether it is right, and told what is."""
+    with pytest.raises(TestProgramError, match="'g' is defined nowhere"):
+        read_test_program("assert g(1) == 1", "", "", "f")
+    with pytest.raises(TestProgramError, match="'isclose' is defined nowhere"):
+        read_test_program("assert isclose(f(1), 3.25, rel_tol=0.001)", "", "", "f")
+    read_test_program("assert f([Pair(1, 2)]) == 3", "", "", "f")  # its classes may be named

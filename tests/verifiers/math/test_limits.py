@@ -120,3 +120,22 @@ def test_a_policy_with_an_unknown_field_is_refused_with_the_nearest_name() -> No
     with pytest.raises(PolicyError, match="significant_digits is 0"):
         MathPolicy(significant_digits=0)
     assert MathPolicy.from_dict({}) == MathPolicy()
+
+
+@pytest.mark.parametrize(
+    ("prediction", "gold"),
+    [
+        (r"(0,1]", r"(0,1)"),
+        (r"x\in(0,1]", r"x\in(0,1)"),
+        (r"\neq 5", "5"),
+        (r"\le 5", "5"),
+        (r"> 5", "5"),
+        (r"\not= 5", "5"),
+        (r"\forall 5", "5"),
+        (r"5 \mod 7", "5"),
+        (r"42\\41", "42"),
+        ("almost 5", "5"),
+    ],
+)
+def test_what_a_parser_may_drop_decides(prediction: str, gold: str) -> None:
+    assert judge_math(prediction, gold).score == 0

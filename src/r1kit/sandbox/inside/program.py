@@ -57,10 +57,11 @@ def confine(order: dict[str, Any], box: str) -> None:
     kernel.no_new_privileges()
     if order["tier"] == "rlimits":
         return
-    scoped = True
+    itself = None
     if order["tier"] == "landlock":
-        scoped = kernel.landlock(order["readable"], [box], order["devices"])
-    itself = None if scoped else os.getpid()
+        # Other processes of this user are visible, and Landlock's scope covers signals only, not their limits.
+        kernel.landlock(order["readable"], [box], order["devices"])
+        itself = os.getpid()
     kernel.install_filter(program_filter(kernel.MACHINE, protected=order["protected"], only_itself=itself))
 
 

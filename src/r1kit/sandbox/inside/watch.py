@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
+_UNKNOWN_MEMORY = 1 << 60  # over any limit
 
 
 def descendants(ancestor: int) -> list[int]:
@@ -119,8 +120,10 @@ def _look_at(process: int) -> _Look | None:
         runnable = words[0] == b"R" or (int(words[17]) > 1 and _has_runnable_thread(process))
     except (OSError, IndexError):
         return None
+    # The leader of a process may end and leave its threads: then it shows no memory, whatever they hold.
+    hidden = words[0] == b"Z" and int(words[17]) > 1
     own, waited_for = sum(map(int, words[11:13])) / _TICKS, sum(map(int, words[13:15])) / _TICKS
-    return _Look(own, waited_for, int(words[21]) * _PAGE, runnable)
+    return _Look(own, waited_for, _UNKNOWN_MEMORY if hidden else int(words[21]) * _PAGE, runnable)
 
 
 def _has_runnable_thread(process: int) -> bool:

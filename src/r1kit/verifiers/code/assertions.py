@@ -64,6 +64,7 @@ def read_test_program(program: str, prelude: str, reference: str, entry_point: s
     if check:
         tree.body.append(ast.parse("check(candidate)").body[0])
     names = _free_names(tree, _defined(before) | {"candidate", "__assertion__"})
+    _refuse_helpers(tree, names, subject)
     classes = tuple(n.name for n in before.body if isinstance(n, ast.ClassDef))
     marked = ast.unparse(ast.fix_missing_locations(_MarkAssertions().visit(tree)))
     return TestProgram(expectations or None, marked, names, classes)
@@ -139,6 +140,19 @@ def _defined(tree: ast.AST) -> set[str]:
 def _free_names(tree: ast.AST, known: set[str]) -> tuple[str, ...]:
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
     return tuple(sorted(used - known - _defined(tree) - set(dir(builtins))))
+
+
+def _refuse_helpers(tree: ast.AST, names: Sequence[str], subject: str) -> None:
+    """A function that nobody defines would be the candidate's, asked whether it is right and told what is.
+
+    Its classes may be named, as problems about trees and lists do; a class is told by its capital.
+    """
+    for call in ast.walk(tree):
+        name = call.func.id if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) else subject
+        if name in names and name != subject and not name[:1].isupper():
+            raise TestProgramError(
+                f"tests: {name!r} is defined nowhere; define it in the tests or the prelude, a candidate may not judge"
+            )
 
 
 class _MarkAssertions(ast.NodeTransformer):

@@ -43,7 +43,10 @@ def _near(found: str, wanted: str, tolerance: float) -> bool:
     if not all(len(x) <= MAX_NUMBER and _NUMBER.fullmatch(x) for x in (found, wanted)):
         return False
     if _INTEGER.fullmatch(wanted):
-        # A count is right or wrong: no share of it may be missing, however large it is.
+        # A count is right or wrong: no share of it may be missing, however large it is. And what is written with zeros
+        # in front, or a plus, is a word of digits (00110): it had to be equal above.
+        if any(_INTEGER.fullmatch(x) and x != str(int(x)) for x in (found, wanted)):
+            return False
         return int(found) == int(wanted) if _INTEGER.fullmatch(found) else _within(found, wanted, Decimal(1), tolerance)
     return _within(found, wanted, max(Decimal(1), abs(Decimal(wanted))), tolerance)
 

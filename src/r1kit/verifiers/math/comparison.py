@@ -204,7 +204,8 @@ def _order(gold: Listing, prediction: Listing, policy: MathPolicy) -> str | None
     """ "ordered", "set" or "multiset"; None where the brackets already differ in meaning."""
     g, p = gold.opening, prediction.opening
     pair = len(gold.items) == 2 == len(prediction.items)
-    if has_infinity(gold) or has_infinity(prediction) or gold.opening + gold.closing in ("(]", "[)"):
+    half_open = any(x.opening + x.closing in ("(]", "[)") for x in (gold, prediction))
+    if has_infinity(gold) or has_infinity(prediction) or half_open:
         return "ordered" if (g, gold.closing) == (p, prediction.closing) else None
     if policy.sets == "unordered":
         return "multiset"

@@ -22,6 +22,13 @@ _CHOSEN = re.compile(
 )
 # An operator without its bounds, or a list that goes on: no value, though parsers that drop the sign find one.
 _OPEN_ENDED = re.compile(r"\\(?:sum|prod|lim|int)(?![A-Za-z]|\s*(?:\\limits)?\s*[_^])|\\[lc]?dots|\.\.\.|…")
+# What a parser may drop, and with it the meaning: a relation with nothing on its left, a negation, a quantifier, a
+# modulus, a second line.
+_DROPPED = re.compile(
+    r"^[\s$]*(?:\\(?:leq?|geq?|lt|gt|leqslant|geqslant|neq?|not|sim)(?![A-Za-z])|[<>≤≥≠]|!=)"
+    r"|\\(?:neg|notin|forall|exists|nrightarrow|mod|bmod|pmod|min|max)(?![A-Za-z])|[¬∀∃∉]"
+)
+_SECOND_LINE = re.compile(r"\\\\\s*[^\s\\]")
 _TEXT = re.compile(r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 
 
@@ -55,7 +62,9 @@ def decide(prediction: str, gold: str, policy: MathPolicy = DEFAULT_POLICY) -> D
 
 
 def _against(prediction: str, gold: str, wanted: Answer, policy: MathPolicy) -> Decision:
-    if _OPEN_ENDED.search(prediction) and not _OPEN_ENDED.search(gold):
+    if any(mark.search(prediction) and not mark.search(gold) for mark in (_OPEN_ENDED, _DROPPED)):
+        return Decision("unparsable")
+    if _SECOND_LINE.search(prediction) and not _SECOND_LINE.search(gold) and "\\begin" not in prediction:
         return Decision("unparsable")
     try:
         given = read(prediction, policy.reading)

@@ -26,9 +26,7 @@ _BASED = re.compile(r"(-?\s*[0-9A-Z ]*[0-9A-Z](?:\.[0-9A-Z]+)?)\s*_\s*\{?\s*\(?\
 _BASE_WORDS = {"two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10}
 _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*(?:([ap])\s*\.?\s*m\s*\.?)?", re.IGNORECASE)
 _INTEGER = re.compile(r"[-+]?\d{1,200}")
-_LEADING_WORDS = frozenset(
-    ("approximately", "about", "roughly", "exactly", "only", "just", "nearly", "almost", "约", "大约", "共", "大概")
-)
+_LEADING_WORDS = frozenset(("approximately", "about", "roughly", "exactly", "only", "just", "约", "大约", "共", "大概"))
 _NO_WORDS = re.compile(r"[=<>^_*|~]|\d\s*[+/]|[+/]\s*\d")
 _POSITIVE = frozenset(("^+", "_+", "^{+}", "_{+}", "_{>0}"))
 _ALL_REALS = frozenset(("all real numbers", "all reals", "the real numbers", "all real values"))
