@@ -26,7 +26,7 @@ from r1kit.config import UserError
 from r1kit.sandbox import SandboxError
 from r1kit.verifiers.registry import shared_sandbox
 
-DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def check(*arguments: object) -> Result:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 @lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ from r1kit.sandbox import Sandbox, SandboxError, open_sandbox
 from r1kit.verifiers.code import BuildCache
 
 Rows = Callable[[str], list[dict[str, Any]]]
-DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
+DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[4] / "shared" / "data"))
 LABELLED = Path(__file__).with_name("labelled.jsonl")
 
 
