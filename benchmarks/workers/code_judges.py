@@ -15,9 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
+from harness.turns import turn
 from r1kit.sandbox import Sandbox, open_sandbox
 from r1kit.verifiers.code import BuildCache, CodeProblem, ProgramTest, judge_code
 
@@ -42,29 +44,12 @@ def _plain(source: str, directory: str) -> bool:
     return bool(done.stdout == b"passed\n")
 
 
-def _turn(judge: Callable[[str], bool], threads: int, seconds: float) -> float:
-    """Solutions a second; every other one is wrong. AssertionError where a verdict is not the one it has to be."""
-    counts, errors, start = [0] * threads, [], time.monotonic()
-
-    def work(index: int) -> None:
-        try:
-            while time.monotonic() < start + seconds:
-                right = counts[index] % 2 == 0
-                source = SOLUTION if right else SOLUTION.replace("range(2, n)", "range(3, n)")
-                if judge(source) is not right:
-                    raise AssertionError(f"a verdict of {not right} for a solution that is {right}")
-                counts[index] += 1
-        except BaseException as error:
-            errors.append(error)
-
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if errors:
-        raise errors[0]
-    return sum(counts) / (time.monotonic() - start)
+def _job(judge: Callable[[str], bool], number: int) -> None:
+    """Every other solution is wrong; AssertionError where a verdict is not the one it has to be."""
+    right = number % 2 == 0
+    source = SOLUTION if right else SOLUTION.replace("range(2, n)", "range(3, n)")
+    if judge(source) is not right:
+        raise AssertionError(f"a verdict of {not right} for a solution that is {right}")
 
 
 def judge_rates(*, threads: int = 2, rounds: int = 5, seconds: float = 2.0) -> dict[str, list[float]]:
@@ -77,10 +62,10 @@ def judge_rates(*, threads: int = 2, rounds: int = 5, seconds: float = 2.0) -> d
             ways["one bwrap python3 per solution"] = lambda source: _plain(source, directory)
         ways[f"judge_code ({sandbox.tier})"] = lambda source: judge_code(source, PROBLEM, sandbox).correct
         for judge in ways.values():
-            _turn(judge, threads, 0.2)  # the first ones start the pool
+            turn(partial(_job, judge), threads, 0.2)  # the first ones start the pool
         for _ in range(rounds):
             for name, judge in ways.items():
-                rates.setdefault(name, []).append(_turn(judge, threads, seconds))
+                rates.setdefault(name, []).append(turn(partial(_job, judge), threads, seconds))
     return rates
 
 

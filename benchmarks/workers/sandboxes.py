@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness.turns import turn
 from r1kit.sandbox import Job, Sandbox, SandboxError, open_sandbox
 
 SOURCE = b"a, b = map(int, input().split())\nprint(a + b)\n"
@@ -36,28 +37,9 @@ def _run_single(directory: str, first: int) -> bytes:
     return bytes(done.stdout)
 
 
-def _turn(run: Callable[[int], bytes], threads: int, seconds: float) -> tuple[int, float]:
-    """Programs run, and the seconds it took, by `threads` threads that start programs for `seconds`."""
-    counts, errors, start = [0] * threads, [], time.monotonic()
-
-    def work(index: int) -> None:
-        try:
-            while time.monotonic() < start + seconds:
-                first = counts[index]
-                if run(first) != b"%d\n" % (first + 2):
-                    raise AssertionError(f"a wrong sum for {first} + 2")
-                counts[index] += 1
-        except BaseException as error:
-            errors.append(error)
-
-    workers = [threading.Thread(target=work, args=(index,)) for index in range(threads)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if errors:
-        raise errors[0]
-    return sum(counts), time.monotonic() - start
+def _job(run: Callable[[int], bytes], number: int) -> None:
+    if run(number) != b"%d\n" % (number + 2):
+        raise AssertionError(f"a wrong sum for {number} + 2")
 
 
 @contextlib.contextmanager
@@ -85,11 +67,10 @@ def sandbox_rates(*, threads: int = 2, rounds: int = 5, seconds: float = 2.0) ->
     rates: dict[str, list[float]] = {}
     with _ways(threads) as ways:
         for run in ways.values():
-            _turn(run, threads, 0.2)  # the first programs start the cells
+            turn(partial(_job, run), threads, 0.2)  # the first programs start the cells
         for _ in range(rounds):
             for name, run in ways.items():
-                count, took = _turn(run, threads, seconds)
-                rates.setdefault(name, []).append(count / took)
+                rates.setdefault(name, []).append(turn(partial(_job, run), threads, seconds))
     return rates
 
 

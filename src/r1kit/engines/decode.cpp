@@ -76,6 +76,16 @@ static inline vf vexp(vf x) {
   return p * reinterpret_cast<vf>(exponent);
 }
 
+// The highest of the first `length` scores of a row; the places behind them, up to whole vectors, are masked.
+static inline float masked_highest(float* row, int64_t length, int64_t stride) {
+  for (int64_t j = length; j < stride; j++) row[j] = -1e30f;
+  vf most = load(row);
+  for (int64_t j = W; j < stride; j += W) most = load(row + j) > most ? load(row + j) : most;
+  float highest = most[0];
+  for (int i = 1; i < W; i++) highest = most[i] > highest ? most[i] : highest;
+  return highest;
+}
+
 extern "C" {
 
 struct Layer {
@@ -184,11 +194,7 @@ static void attend(const float* q, const float* keys, const float* values, int64
   float inverse[R];
   for (int h = 0; h < R; h++) {
     float* row = scores + h * stride;
-    for (int64_t j = length; j < stride; j++) row[j] = -1e30f;
-    vf most = load(row);
-    for (int64_t j = W; j < stride; j += W) most = load(row + j) > most ? load(row + j) : most;
-    float highest = most[0];
-    for (int i = 1; i < W; i++) highest = most[i] > highest ? most[i] : highest;
+    const float highest = masked_highest(row, length, stride);
     vf total = vf{};
     for (int64_t j = 0; j < stride; j += W) {
       vf weight = vexp(load(row + j) - highest);
@@ -309,11 +315,7 @@ void draw(int64_t n, int64_t vocab, int64_t stride, float* logits, const double*
           double* probabilities) {
   for (int64_t i = 0; i < n; i++) {
     float* row = logits + i * stride;
-    for (int64_t j = vocab; j < stride; j++) row[j] = -1e30f;
-    vf most = load(row);
-    for (int64_t j = W; j < stride; j += W) most = load(row + j) > most ? load(row + j) : most;
-    float highest = most[0];
-    for (int j = 1; j < W; j++) highest = most[j] > highest ? most[j] : highest;
+    const float highest = masked_highest(row, vocab, stride);
     vf check = vf{};  // vexp bounds its argument, so what is not finite has to be seen before it
     for (int64_t j = 0; j < stride; j += W) {
       const vf x = load(row + j) - highest;
