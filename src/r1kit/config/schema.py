@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.config.corpus import CorpusSettings
-from r1kit.config.fields import Count, Natural, NonNegative, Positive, Settings
+from r1kit.config.fields import Count, Natural, Positive, Settings
 from r1kit.config.parts import (
     AlgorithmSettings,
     DynamicSamplingSettings,
@@ -21,48 +21,16 @@ from r1kit.config.parts import (
     ModelSettings,
     OptimizerSettings,
     SamplingSettings,
-    TrainingEvalSettings,
 )
 from r1kit.config.rewards import RewardSettings
+from r1kit.config.stage import Decay, DType, ScheduledSettings, StageSettings
 from r1kit.config.tasks import AnyTask
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 EXPECTATION = re.compile(r"([A-Za-z_]\w*)\.(\S+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
-DType = Literal["auto", "float32", "bfloat16"]
-Decay = Literal["linear", "cosine", "constant"]
 
-
-class StageSettings(Settings):
-    """What every stage has."""
-
-    edge_fields: ClassVar[tuple[str, ...]] = ()
-    produces_model: ClassVar[bool] = False
-    kind: str
-
-
-class _Scheduled(StageSettings):
-    """What both kinds of training share."""
-
-    optimizer: OptimizerSettings
-    warmup_steps: Natural = 0
-    decay: Decay = Field("constant", description="shape of the learning rate after the warm-up")
-    grad_clip: NonNegative = Field(1.0, description="largest norm of the gradient; 0 is off")
-    token_budget: Count = Field(description="tokens in one micro-batch, per process: more memory, fewer passes")
-    log_every: Count = 1
-    checkpoint_every: Count = Field(10, description="steps between checkpoints")
-    keep_checkpoints: Count = Field(2, description="newest checkpoints kept")
-    evaluate: TrainingEvalSettings = Field(default_factory=TrainingEvalSettings)
-
-    def _check_warmup(self, steps: int) -> None:
-        if self.warmup_steps > steps:
-            raise ValueError(
-                f"warmup_steps is {self.warmup_steps} but the stage has {steps} steps: "
-                "the learning rate would never reach lr; lower warmup_steps or train longer"
-            )
-
-
-class PretrainSettings(_Scheduled):
+class PretrainSettings(ScheduledSettings):
     """A tiny base model from random weights on the generated corpus of the task."""
 
     produces_model: ClassVar[bool] = True
@@ -99,7 +67,7 @@ class PretrainSettings(_Scheduled):
         return self
 
 
-class RLSettings(_Scheduled):
+class RLSettings(ScheduledSettings):
     """R1-Zero's step: sample groups, judge them by rule, one policy-gradient update."""
 
     edge_fields: ClassVar[tuple[str, ...]] = ("model",)
