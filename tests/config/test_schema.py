@@ -46,7 +46,7 @@ def refusal(kind: type[Any], **values: Any) -> str:
         ({"reward": {"overlong": {"buffer": 500}}}, "longer than the cap"),
         ({"reward": {"weights": {"acuracy": 1}}}, "expected one of accuracy, format, overlong"),
         ({"algorithm": {"minibatches": 1000}}, "lower minibatches"),
-        ({"algorithm": {"kl_coef": 0.1, "kl_estimator": "k1"}}, "Input should be 'k2' or 'k3'"),
+        ({"algorithm": {"kl_coef": 0.1, "kl_estimator": "k1"}}, "gradient as a loss is only noise"),
         ({"dynamic_sampling": {"max_factor": 0.5}}, "greater than or equal to 1"),
     ],
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from r1kit.config.algorithm import AlgorithmSettings
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.errors import ConfigError, UserError
 from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.load import dump_recipe, load_recipe, parse_recipe
 from r1kit.config.machine import resolve, resolve_dtype, resolve_processes, usable_cores
 from r1kit.config.parts import (
-    AlgorithmSettings,
     DynamicSamplingSettings,
     EngineSettings,
     EvalSettings,
@@ -18,12 +18,12 @@ from r1kit.config.parts import (
     TrainingEvalSettings,
 )
 from r1kit.config.rewards import OverlongSettings, RewardSettings
+from r1kit.config.rl import RLSettings
 from r1kit.config.schema import (
     EvaluateSettings,
     PretrainSettings,
     Recipe,
     ReportSettings,
-    RLSettings,
     StageSettings,
 )
 from r1kit.config.tasks import CountdownSettings, MultiplicationSettings, TaskSettings

@@ -1,4 +1,4 @@
-"""What stages are made of: model shape, optimiser, sampling, objective, engine, evaluation."""
+"""What stages are made of: model shape, optimiser, sampling, engine, evaluation."""
 
 from __future__ import annotations
 
@@ -85,25 +85,6 @@ class TrainingEvalSettings(EvalSettings):
     samples: Count = 4
 
 
-class AlgorithmSettings(Settings):
-    """The policy objective (see algorithms/ for the equations)."""
-
-    advantage: Literal["none", "std"] = Field(
-        "none", description="scale of reward - group mean: none (Dr. GRPO) or the group's std (GRPO)"
-    )
-    clip_low: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="ratio may fall to 1 - clip_low")
-    clip_high: Positive = Field(0.28, description="ratio may rise to 1 + clip_high (DAPO clip-higher)")
-    dual_clip: Annotated[float, Field(gt=1)] | None = Field(
-        None, description="bound of the ratio for negative advantages"
-    )
-    aggregation: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
-    kl_coef: NonNegative = Field(0.0, description="weight of the KL to the reference policy; 0 keeps no reference")
-    # k1 is for logs and rewards only: as a loss its gradient is noise around 0 (algorithms/kl.py).
-    kl_estimator: Literal["k2", "k3"] = "k3"
-    reference_refresh: Natural = Field(0, description="steps between reference := policy; 0 is never")
-    minibatches: Count = Field(1, description="optimiser steps per batch of rollouts; 1 is strictly on-policy")
-
-
 class DynamicSamplingSettings(Settings):
     """DAPO's dynamic sampling: groups whose rewards are all equal carry no gradient and are replaced."""
 
@@ -112,6 +93,20 @@ class DynamicSamplingSettings(Settings):
         3.0, description="sample at most this many times problems_per_step in a step"
     )
     carry: bool = Field(True, description="useful groups beyond the batch wait for the next step")
+    rounds: Count = Field(1, description="times a step may sample again while it lacks useful groups")
+    when_short: Literal["train", "wait"] = Field(
+        "train", description="a step that still lacks useful groups trains on those it has, or keeps them for the next"
+    )
+    max_age: Count | None = Field(None, description="carried groups older than so many steps are dropped; none: kept")
+    truncated: Literal["train", "mask"] = Field(
+        "train", description="responses cut at the cap: trained, or their loss masked (DAPO's overlong filtering)"
+    )
+
+    @model_validator(mode="after")
+    def _waits_with_carry(self) -> DynamicSamplingSettings:
+        if self.when_short == "wait" and not self.carry:
+            raise ValueError("when_short is wait but carry is false: groups that wait have to be carried; set carry: true")
+        return self
 
 
 class EngineSettings(Settings):

@@ -13,16 +13,8 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.fields import Count, Natural, Positive, Settings
-from r1kit.config.parts import (
-    AlgorithmSettings,
-    DynamicSamplingSettings,
-    EngineSettings,
-    EvalSettings,
-    ModelSettings,
-    OptimizerSettings,
-    SamplingSettings,
-)
-from r1kit.config.rewards import RewardSettings
+from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
+from r1kit.config.rl import RLSettings
 from r1kit.config.stage import Decay, DType, ScheduledSettings, StageSettings
 from r1kit.config.tasks import AnyTask
 
@@ -63,57 +55,6 @@ class PretrainSettings(ScheduledSettings):
                 f"token_budget is {self.token_budget}, smaller than one sequence of document_length "
                 f"{self.document_length}: set it to {self.document_length} or more"
             )
-        self._check_warmup(self.steps)
-        return self
-
-
-class RLSettings(ScheduledSettings):
-    """R1-Zero's step: sample groups, judge them by rule, one policy-gradient update."""
-
-    edge_fields: ClassVar[tuple[str, ...]] = ("model",)
-    produces_model: ClassVar[bool] = True
-    kind: Literal["rl"] = "rl"
-    model: str = Field(description="policy to start from: ${stage}, or a checkpoint directory")
-    steps: Count = 75
-    problems_per_step: Count = 32
-    samples_per_problem: Count = Field(8, description="group size G")
-    token_budget: Count = Field(8192, description="prompt + response tokens in one micro-batch, per process")
-    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
-    reward: RewardSettings = Field(default_factory=RewardSettings)
-    algorithm: AlgorithmSettings = Field(default_factory=AlgorithmSettings)
-    dynamic_sampling: DynamicSamplingSettings = Field(default_factory=DynamicSamplingSettings)
-    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
-    warmup_steps: Natural = 5
-    engine: EngineSettings = Field(default_factory=EngineSettings)
-    rollouts_every: Natural = Field(5, description="steps between stored rollouts; 0 stores none")
-
-    @model_validator(mode="after")
-    def _possible(self) -> RLSettings:
-        if self.samples_per_problem < 2:
-            raise ValueError(
-                f"samples_per_problem is {self.samples_per_problem}: a group advantage compares the samples "
-                "of one problem, so at least 2 are needed; 8 is usual"
-            )
-        if self.token_budget <= self.sampling.max_tokens:
-            raise ValueError(
-                f"token_budget is {self.token_budget}, smaller than one sequence (a prompt and up to "
-                f"sampling.max_tokens = {self.sampling.max_tokens} tokens): raise it"
-            )
-        rollouts = self.problems_per_step * self.samples_per_problem
-        if self.algorithm.minibatches > rollouts:
-            raise ValueError(
-                f"algorithm.minibatches is {self.algorithm.minibatches} but a step has {rollouts} rollouts: "
-                "lower minibatches"
-            )
-        if self.sampling.temperature == 0:
-            raise ValueError("sampling.temperature is 0 (greedy): all samples of a group would be one; 1.0 is usual")
-        cut = [n for n, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)) if getattr(self.sampling, n) != off]
-        if cut:
-            raise ValueError(
-                f"sampling.{cut[0]} is {getattr(self.sampling, cut[0])}: RL trains the full distribution, so samples "
-                "of a truncated one would bias it silently; leave it off in training (evaluations may use it)"
-            )
-        self.reward.check_stage(self.steps, self.sampling.max_tokens)
         self._check_warmup(self.steps)
         return self
 

@@ -1,0 +1,97 @@
+"""Settings of an `rl` stage."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from r1kit.config.alarms import AlarmSettings
+from r1kit.config.algorithm import AlgorithmSettings
+from r1kit.config.fields import Count, Natural
+from r1kit.config.mismatch import MismatchSettings
+from r1kit.config.parts import DynamicSamplingSettings, EngineSettings, OptimizerSettings, SamplingSettings
+from r1kit.config.pools import PoolSettings
+from r1kit.config.presets import PRESETS
+from r1kit.config.rewards import RewardSettings
+from r1kit.config.schedules import Schedule, check_schedule
+from r1kit.config.stage import ScheduledSettings
+
+
+class RLSettings(ScheduledSettings):
+    """R1-Zero's step: sample groups, judge them by rule, one policy-gradient update."""
+
+    edge_fields: ClassVar[tuple[str, ...]] = ("model",)
+    produces_model: ClassVar[bool] = True
+    kind: Literal["rl"] = "rl"
+    model: str = Field(description="policy to start from: ${stage}, or a checkpoint directory")
+    steps: Count = 75
+    problems_per_step: Count = 32
+    samples_per_problem: Count = Field(8, description="group size G")
+    token_budget: Count = Field(8192, description="prompt + response tokens in one micro-batch, per process")
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    reward: RewardSettings = Field(default_factory=RewardSettings)
+    algorithm: AlgorithmSettings = Field(default_factory=AlgorithmSettings)
+    dynamic_sampling: DynamicSamplingSettings = Field(default_factory=DynamicSamplingSettings)
+    optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
+    warmup_steps: Natural = 5
+    engine: EngineSettings = Field(default_factory=EngineSettings)
+    rollouts_every: Natural = Field(5, description="steps between stored rollouts; 0 stores none")
+    schedule: Schedule = Field((), description="phases of settings that change over the stage, in order")
+    pools: PoolSettings = Field(default_factory=PoolSettings)
+    alarms: AlarmSettings = Field(default_factory=AlarmSettings)
+    mismatch: MismatchSettings = Field(default_factory=MismatchSettings)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_replaces_groups(cls, data: Any) -> Any:
+        """A preset also says whether groups without signal are replaced; the stage's own setting goes over it."""
+        algorithm = data.get("algorithm") if isinstance(data, dict) else None
+        preset = PRESETS.get(str(algorithm.get("preset"))) if isinstance(algorithm, dict) else None
+        own = data.get("dynamic_sampling", {}) if preset is not None else None
+        if preset is None or not isinstance(own, dict):
+            return data
+        return {**data, "dynamic_sampling": {"enabled": preset.replaces_groups, **own}}
+
+    @model_validator(mode="after")
+    def _possible(self) -> RLSettings:
+        self._check_group()
+        if self.token_budget <= self.sampling.max_tokens:
+            raise ValueError(
+                f"token_budget is {self.token_budget}, smaller than one sequence (a prompt and up to "
+                f"sampling.max_tokens = {self.sampling.max_tokens} tokens): raise it"
+            )
+        rollouts = self.problems_per_step * self.samples_per_problem
+        if self.algorithm.minibatches > rollouts:
+            raise ValueError(
+                f"algorithm.minibatches is {self.algorithm.minibatches} but a step has {rollouts} rollouts: "
+                "lower minibatches"
+            )
+        if self.sampling.temperature == 0:
+            raise ValueError("sampling.temperature is 0 (greedy): all samples of a group would be one; 1.0 is usual")
+        cut = [n for n, off in (("top_p", 1.0), ("top_k", 0), ("min_p", 0.0)) if getattr(self.sampling, n) != off]
+        if cut:
+            raise ValueError(
+                f"sampling.{cut[0]} is {getattr(self.sampling, cut[0])}: RL trains the full distribution, so samples "
+                "of a truncated one would bias it silently; leave it off in training (evaluations may use it)"
+            )
+        self.reward.check_stage(self.steps, self.sampling.max_tokens)
+        self._check_warmup(self.steps)
+        check_schedule(self)
+        return self
+
+    def _check_group(self) -> None:
+        samples, algorithm = self.samples_per_problem, self.algorithm
+        if samples < 2 and algorithm.compares_group:
+            raise ValueError(
+                f"samples_per_problem is {samples}: a group advantage compares the samples "
+                "of one problem, so at least 2 are needed; 8 is usual"
+            )
+        if samples < 2 and self.dynamic_sampling.enabled:
+            raise ValueError(
+                "samples_per_problem is 1: a group of one never has spread, so dynamic sampling would drop everything; "
+                "set dynamic_sampling.enabled: false"
+            )
+        kept = algorithm.group_filter
+        if kept is not None and kept.keep >= samples:
+            raise ValueError(f"algorithm.group_filter.keep is {kept.keep} of {samples} samples per problem: keep fewer")
