@@ -75,7 +75,7 @@ def test_values_and_gradients_equal_transformers(
     assert ours.weight.grad is not None
     assert relative_error(ours.weight.grad, theirs.score.weight.grad) < 1e-4
     trunk = ours.trunk
-    embedding = trunk.embedding if isinstance(trunk, Decoder) else trunk.inner.get_input_embeddings().weight
+    embedding: Any = trunk.embedding if isinstance(trunk, Decoder) else trunk.inner.get_input_embeddings().weight
     assert embedding.grad is not None
     assert relative_error(embedding.grad, theirs.get_input_embeddings().weight.grad) < 1e-4
 

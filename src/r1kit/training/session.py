@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from r1kit.models.loading import LanguageModel, load_model, write_model
+from r1kit.models.loading import load_model, write_model
 from r1kit.training import checkpoints
 from r1kit.training.optim import FlatParameters, OptimizerSettings, make_optimizer
 from r1kit.training.parallel import World
@@ -19,7 +19,8 @@ class Session:
     """One training stage on one rank.
 
     `directory` is the stage's checkpoint directory. Where it holds a finished checkpoint the session starts from it
-    (`start_step` steps are done, `state` is what was saved with it); else it starts from `fresh_model()`.
+    (`start_step` steps are done, `state` is what was saved with it); else it starts from `fresh_model()`. `load` and
+    `write` are given where the model is no language model (models/heads.py).
     """
 
     def __init__(
@@ -27,16 +28,18 @@ class Session:
         directory: Path,
         world: World,
         optimizer: OptimizerSettings,
-        fresh_model: Callable[[], LanguageModel],
+        fresh_model: Callable[[], Any],
         tokenizer: PreTrainedTokenizerBase,
         *,
         dtype: str,
         keep_checkpoints: int,
+        load: Callable[..., Any] = load_model,
+        write: Callable[..., None] = write_model,
     ) -> None:
         self.directory, self.world, self.tokenizer = directory, world, tokenizer
-        self.keep_checkpoints = keep_checkpoints
+        self.keep_checkpoints, self.write = keep_checkpoints, write
         found = checkpoints.latest_checkpoint(directory)
-        self.model = load_model(found, dtype=dtype) if found else fresh_model()
+        self.model: Any = load(found, dtype=dtype) if found else fresh_model()
         self.flat = FlatParameters(self.model)
         self.optimizer = make_optimizer(self.flat, optimizer, world)
         self.resumed = found is not None
@@ -74,7 +77,7 @@ class Session:
             checkpoints.save_checkpoint(
                 self.directory,
                 step,
-                write_model=lambda target: write_model(self.model, self.tokenizer, target),
+                write_model=lambda target: self.write(self.model, self.tokenizer, target),
                 tensors=tensors,
                 state=state,
                 keep=self.keep_checkpoints,
