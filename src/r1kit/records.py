@@ -1,4 +1,4 @@
-"""The words every room speaks: Problem, Verdict, Rollout, Group.
+"""The words every room speaks: Problem, Verdict, Rollout, Group, Trace, PreferencePair.
 
 All records are frozen and validated when made. `to_json` gives plain JSON values and `from_json` takes them back; the
 pair is exact (`from_json(to_json(x)) == x`). A rollout is one flat token stream, prompt included: what was sampled is
@@ -33,13 +33,15 @@ def _require(condition: bool, message: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. `reasoning`: the thought of an assistant's turn, where it is known apart."""
 
     role: str
     content: str
+    reasoning: str = ""
 
     def to_json(self) -> dict[str, str]:
-        return {"role": self.role, "content": self.content}
+        thought = {"reasoning": self.reasoning} if self.reasoning else {}
+        return {"role": self.role, "content": self.content, **thought}
 
 
 @dataclass(frozen=True)
@@ -264,6 +266,84 @@ class Group:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Group:
         return cls(Problem.from_json(row["problem"]), tuple(Rollout.from_json(r) for r in row["rollouts"]))
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A conversation to learn from: its last turn is the assistant's, reasoning and answer apart.
+
+    A trace of a base model begins with one message of role "text", its whole prompt. `provenance` says where it comes
+    from: the file and line, or teacher, checkpoint, sampling settings and verdicts of a generated one.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    problem_id: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.id), "Trace.id is empty: give every trace a stable id")
+        _require(len(self.messages) > 1, f"Trace {self.id}: expected a prompt and a response")
+        _require_response(f"Trace {self.id}: the last turn", self.messages[-1])
+        object.__setattr__(self, "provenance", _plain(self.provenance))
+
+    @property
+    def prompt(self) -> tuple[Message, ...]:
+        """All turns before the last."""
+        return self.messages[:-1]
+
+    @property
+    def response(self) -> Message:
+        """The last turn."""
+        return self.messages[-1]
+
+    def to_json(self) -> dict[str, Any]:
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        row["messages"] = [m.to_json() for m in self.messages]
+        return row
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Trace:
+        known = _known(cls, row)
+        known["messages"] = tuple(Message(**m) for m in row["messages"])
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class PreferencePair:
+    """Two responses to one prompt, the first preferred. `why` says by what: a person, a verifier, length."""
+
+    id: str
+    prompt: tuple[Message, ...]
+    chosen: Message
+    rejected: Message
+    why: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require(bool(self.id), "PreferencePair.id is empty: give every pair a stable id")
+        _require(bool(self.prompt), f"PreferencePair {self.id}: prompt has no message")
+        for name in ("chosen", "rejected"):
+            _require_response(f"PreferencePair {self.id}: {name}", getattr(self, name))
+        _require(self.chosen != self.rejected, f"PreferencePair {self.id}: chosen and rejected are equal")
+        object.__setattr__(self, "provenance", _plain(self.provenance))
+
+    def to_json(self) -> dict[str, Any]:
+        row = {f.name: getattr(self, f.name) for f in fields(self)}
+        row["prompt"] = [m.to_json() for m in self.prompt]
+        return row | {"chosen": self.chosen.to_json(), "rejected": self.rejected.to_json()}
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> PreferencePair:
+        known = _known(cls, row)
+        known["prompt"] = tuple(Message(**m) for m in row["prompt"])
+        known["chosen"], known["rejected"] = Message(**row["chosen"]), Message(**row["rejected"])
+        return cls(**known)
+
+
+def _require_response(what: str, message: Message) -> None:
+    _require(message.role == "assistant", f"{what} is of role {message.role!r}, expected the assistant's")
+    _require(bool(message.content.strip() or message.reasoning.strip()), f"{what} is empty")
 
 
 def _known(cls: Any, row: Mapping[str, Any]) -> dict[str, Any]:
