@@ -23,8 +23,7 @@ from typer.testing import CliRunner
 
 from r1kit.cli.app import app
 from r1kit.config import UserError
-from r1kit.sandbox import SandboxError
-from r1kit.verifiers.registry import shared_sandbox
+from r1kit.sandbox import SandboxError, shared_sandbox
 
 DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

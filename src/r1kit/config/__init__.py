@@ -19,6 +19,7 @@ from r1kit.config.parts import (
 )
 from r1kit.config.rewards import OverlongSettings, RewardSettings
 from r1kit.config.rl import RLSettings
+from r1kit.config.sandbox import SandboxSettings
 from r1kit.config.schema import (
     EvaluateSettings,
     PretrainSettings,
@@ -47,6 +48,7 @@ __all__ = [
     "ReportSettings",
     "RewardSettings",
     "SamplingSettings",
+    "SandboxSettings",
     "StageSettings",
     "TaskSettings",
     "TrainingEvalSettings",

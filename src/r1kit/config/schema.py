@@ -15,6 +15,7 @@ from r1kit.config.corpus import CorpusSettings
 from r1kit.config.fields import Count, Natural, Positive, Settings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.rl import RLSettings
+from r1kit.config.sandbox import SandboxSettings
 from r1kit.config.stage import Decay, DType, ScheduledSettings, StageSettings
 from r1kit.config.tasks import AnyTask
 
@@ -114,6 +115,7 @@ class Recipe(Settings):
     dtype: DType = Field("auto", description="compute type; master weights are always float32")
     stages: dict[str, Stage] = Field(min_length=1)
     expect: tuple[str, ...] = Field((), description='conditions on results, "stage.metric >= number"')
+    sandbox: SandboxSettings = Field(default_factory=SandboxSettings)
     track: TrackSettings = Field(default_factory=TrackSettings)
     rates: RateSettings = Field(default_factory=RateSettings)
 

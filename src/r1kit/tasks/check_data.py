@@ -248,8 +248,8 @@ def _countdown(item: Item) -> tuple[Verdict, str]:
 
 def _code(item: Item) -> tuple[str, Verdict, str]:
     """By the reference solutions; without one only that the tests can be read."""
+    from r1kit.sandbox import shared_sandbox
     from r1kit.verifiers.code import CodeProblem, judge_code
-    from r1kit.verifiers.registry import shared_sandbox
 
     problem = item.gold if isinstance(item.gold, CodeProblem) else CodeProblem.from_json(item.gold)
     if not problem.has_tests:

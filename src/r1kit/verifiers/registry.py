@@ -7,13 +7,11 @@ taken off first, and one that never closes holds no answer. `opened`: the prompt
 
 from __future__ import annotations
 
-import atexit
 import re
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from r1kit.config.suggest import nearest
 from r1kit.records import Verdict
@@ -24,9 +22,6 @@ from r1kit.verifiers.instructions import judge_instructions
 from r1kit.verifiers.knights_knaves import judge_knights_knaves
 from r1kit.verifiers.reasoning_gym import judge_entry
 from r1kit.verifiers.tags import find_answer
-
-if TYPE_CHECKING:
-    from r1kit.sandbox import CellPool
 
 Policy = Mapping[str, Any]
 Finder = Callable[[str, bool], str | None]
@@ -199,11 +194,12 @@ def _integer(gold: Any, policy: Policy) -> Judge:
 
 
 def _code(gold: Any, policy: Policy) -> Judge:
+    from r1kit.sandbox import shared_limits, shared_sandbox
     from r1kit.verifiers.code import CodeProblem, verify_code
 
     _known("code", policy, ())
     problem = gold if isinstance(gold, CodeProblem) else CodeProblem.from_json(gold)
-    sandbox = shared_sandbox()
+    problem, sandbox = problem.with_limits(**shared_limits()), shared_sandbox()
     return lambda prediction, opened=False: verify_code(prediction, problem, sandbox, opened=opened)
 
 
@@ -269,19 +265,3 @@ def _object(gold: Any, *names: str) -> Mapping[str, Any]:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else text[:80] + "..."
-
-
-_sandbox: CellPool | None = None
-_lock = threading.Lock()
-
-
-def shared_sandbox() -> CellPool:
-    """The sandbox of this process, opened when first needed. SandboxError where this machine has none."""
-    global _sandbox
-    from r1kit.sandbox import open_sandbox
-
-    with _lock:
-        if _sandbox is None:
-            _sandbox = open_sandbox()
-            atexit.register(_sandbox.close)
-    return _sandbox
