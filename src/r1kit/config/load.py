@@ -34,11 +34,11 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise ConfigError(
             f"{path}: not UTF-8 (byte {error.start} is 0x{error.object[error.start]:02x}): save the file as UTF-8"
         ) from None
-    return parse_recipe(text, str(path), overrides)
+    return parse_recipe(text, str(path), overrides, folder=path.parent)
 
 
-def parse_recipe(text: str, filename: str, overrides: Sequence[str] = ()) -> Recipe:
-    """Like `load_recipe`, from text; `filename` is only named in errors."""
+def parse_recipe(text: str, filename: str, overrides: Sequence[str] = (), *, folder: Path | None = None) -> Recipe:
+    """Like `load_recipe`, from text; `filename` is only named in errors. `folder`: where relative data paths begin."""
     source = read_yaml(text, filename)
     if not isinstance(source.data, dict):
         raise ConfigError(
@@ -48,7 +48,7 @@ def parse_recipe(text: str, filename: str, overrides: Sequence[str] = ()) -> Rec
     _check_variants(variants, filename)
     _apply_overrides(source, variants, overrides)
     try:
-        recipe = Recipe.model_validate(source.data)
+        recipe = Recipe.model_validate(source.data, context={"folder": folder})
     except ValidationError as error:
         raise ConfigError(explain(error, source, filename)) from None
     check_edges(recipe, source.origins, filename)

@@ -1,31 +1,24 @@
-"""Settings of the generated tasks: difficulty, prompt template and the held-out split."""
+"""Settings of the generated arithmetic tasks: difficulty and prompt template."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from r1kit.config.fields import Count, Natural, Settings
+from r1kit.config.fields import Count, Natural
+from r1kit.config.tasks.base import TaskSettings
 
 Template = Literal["compact", "tinyzero", "tinyzero_chat", "r1_zero", "chat"]
 
 
-class TaskSettings(Settings):
-    """What every task has."""
+class ArithmeticSettings(TaskSettings):
+    """What the arithmetic tasks share."""
 
-    name: str
     template: Template = Field("compact", description="prompt; compact is for the tiny tokenizer")
-    test_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="share of families held out for tests")
-    seed: Natural = Field(0, description="salt of the split and of the order of problems")
-    train_problems: Count | None = Field(None, description="cap on training problems; none: all, or the task's default")
-    test_problems: Count | None = Field(None, description="cap on held-out problems; none: all, or the task's default")
-    verifier: str | None = Field(
-        None, description="your own judge of answers, module:function or path/to/file.py:function; none: the task's"
-    )
 
 
-class CountdownSettings(TaskSettings):
+class CountdownSettings(ArithmeticSettings):
     """Reach a target with + - * / from given numbers, each used once."""
 
     name: Literal["countdown"] = "countdown"
@@ -46,7 +39,7 @@ class CountdownSettings(TaskSettings):
         return self
 
 
-class MultiplicationSettings(TaskSettings):
+class MultiplicationSettings(ArithmeticSettings):
     """The product of two numbers of given length."""
 
     name: Literal["multiplication"] = "multiplication"
@@ -58,17 +51,3 @@ class MultiplicationSettings(TaskSettings):
         if (self.digits_a, self.digits_b) == (1, 1):
             raise ValueError("digits_a and digits_b are both 1: too few products to split; raise one of them")
         return self
-
-
-def _bare_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-AnyTask = Annotated[
-    Annotated[CountdownSettings | MultiplicationSettings, Field(discriminator="name")],
-    BeforeValidator(_bare_name),
-]
-TASK_KINDS: dict[str, type[TaskSettings]] = {
-    "countdown": CountdownSettings,
-    "multiplication": MultiplicationSettings,
-}
