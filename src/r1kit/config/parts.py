@@ -105,7 +105,7 @@ class DynamicSamplingSettings(Settings):
     @model_validator(mode="after")
     def _waits_with_carry(self) -> DynamicSamplingSettings:
         if self.when_short == "wait" and not self.carry:
-            raise ValueError("when_short is wait but carry is false: groups that wait have to be carried; set carry: true")
+            raise ValueError("when_short is wait but carry is false: waiting groups have to be carried; set carry: true")
         return self
 
 
