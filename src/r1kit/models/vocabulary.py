@@ -1,0 +1,110 @@
+"""Tokens that a recipe adds to a tokenizer, and rows of the embedding that were never trained.
+
+A new token starts from the mean of the rows in use (Hewitt 2021, "Initializing New Word Embeddings for Pretrained
+Language Models"): a random row can dominate the softmax of every position until it has been trained down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from tokenizers import AddedToken
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from r1kit.models.decoder import Decoder
+from r1kit.models.loading import LanguageModel
+
+# A row shorter than this share of the median row, or this near (cosine) to the rows that no token uses, is taken for
+# untrained (after Land & Bartolo 2024, arXiv 2405.05417, whose indicators these are; the thresholds are ours).
+SHORT, NEAR = 0.4, 0.9
+# Fewer unused rows than this say nothing.
+MIN_SPARE = 8
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> list[str]:
+    """Make each text one token; those that were added, in order. A text that is one token already stays as it is."""
+    missing = [t for t in dict.fromkeys(tokens) if len(tokenizer.encode(t, add_special_tokens=False)) != 1]
+    # Not special: decoding for a verifier skips special tokens and would lose the delimiters.
+    tokenizer.add_tokens([AddedToken(t, special=False, normalized=False) for t in missing])
+    return missing
+
+
+@torch.no_grad()
+def fit_vocabulary(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, added: Sequence[str]) -> None:
+    """Give the tokens `added` rows of their own, at the mean of the rows in use; spare rows are taken before new ones.
+
+    ValueError where the tokenizer's other tokens do not fit the model: it is not this model's tokenizer.
+    """
+    ids = sorted(tokenizer.get_vocab()[token] for token in added)
+    used = len(tokenizer) - len(ids)
+    rows = model.head_weight.shape[0]
+    if used > rows:
+        raise ValueError(
+            f"the tokenizer has {used} tokens, the model's embedding {rows} rows: this is not the model's tokenizer"
+        )
+    if not ids:
+        return
+    if ids[-1] >= rows:
+        _resize(model, ids[-1] + 1)
+    for weight in _vocabulary_weights(model):
+        weight[ids] = weight[:used].float().mean(dim=0).to(weight.dtype)
+
+
+def set_end_of_turn(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, token: str) -> bool:
+    """Let `token` end a response everywhere: tokenizer, config.json, generation_config.json. True where it did not.
+
+    Qwen2.5 and its kin call <|endoftext|> their eos while chat turns end with <|im_end|>: a model trained on turns
+    then samples on and on.
+    """
+    if tokenizer.eos_token == token:
+        return False
+    tokenizer.eos_token = token
+    config = getattr(model, "config", None)
+    if isinstance(model, Decoder):
+        model.config = replace(model.config, eos_token_id=tokenizer.eos_token_id)
+    elif config is not None:
+        model.inner.config.eos_token_id = tokenizer.eos_token_id
+    return True
+
+
+@torch.no_grad()
+def untrained_tokens(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+    """Those of `ids` whose row of the output matrix looks as if it had never been trained."""
+    weight = model.head_weight.detach().float()
+    norms = weight.norm(dim=1)
+    typical = norms[: len(tokenizer)].median()
+    spare = weight[len(tokenizer) :].mean(dim=0) if weight.shape[0] - len(tokenizer) >= MIN_SPARE else None
+
+    def untrained(i: int) -> bool:
+        near = spare is not None and float(torch.cosine_similarity(weight[i], spare, dim=0)) > NEAR
+        return near or bool(norms[i] < SHORT * typical)
+
+    return [i for i in sorted(set(ids)) if untrained(i)]
+
+
+def _vocabulary_weights(model: LanguageModel) -> list[Tensor]:
+    """The embedding and, where it is a matrix of its own, the head."""
+    embedding: Any = model.embedding if isinstance(model, Decoder) else model.inner.get_input_embeddings().weight
+    head = model.head_weight
+    return [embedding] if head is embedding else [embedding, head]
+
+
+def _resize(model: LanguageModel, rows: int) -> None:
+    if not isinstance(model, Decoder):
+        model.inner.resize_token_embeddings(rows, mean_resizing=False)
+        model.config.vocab_size = rows
+        return
+
+    def grown(old: Tensor) -> nn.Parameter:
+        new: Any = old.new_zeros(rows, old.shape[1])
+        new[: old.shape[0]] = old
+        return nn.Parameter(new)
+
+    model.embedding = grown(model.embedding)
+    if model.head is not None:
+        model.head = grown(model.head)
+    model.config = replace(model.config, vocab_size=rows)
