@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from r1kit.config.errors import ConfigError
-from r1kit.config.schema import REFERENCE, Recipe, StageSettings
+from r1kit.config.schema import REFERENCE, STAGE_KINDS, Recipe, StageSettings
 from r1kit.config.suggest import nearest
 from r1kit.config.yaml_source import Origins, YamlSource
 
 
 def stage_inputs(stage: StageSettings) -> dict[str, str]:
     """Upstream stage by setting: `{"model": "base"}` for `model: ${base}`; `after[0]` and so on for lists."""
-    found: dict[str, str] = {}
+    matches = {key: REFERENCE.fullmatch(text.strip()) for key, text in _edges(stage)}
+    return {key: match[1] for key, match in matches.items() if match}
+
+
+def stage_paths(stage: StageSettings) -> dict[str, str]:
+    """What stands where an edge may stand and is none: paths of models and data, by setting."""
+    return {key: text for key, text in _edges(stage) if not REFERENCE.fullmatch(text.strip())}
+
+
+def edge_output(key: str) -> str:
+    """What an edge takes of the upstream stage: its model or its data."""
+    return "data" if key.startswith("data") else "model"
+
+
+def _edges(stage: StageSettings) -> Iterator[tuple[str, str]]:
     for name in stage.edge_fields:
-        value = getattr(stage, name)
-        items = {name: value} if isinstance(value, str) else {f"{name}[{i}]": v for i, v in enumerate(value)}
-        for key, text in items.items():
-            match = REFERENCE.fullmatch(text.strip())
-            if match:
-                found[key] = match[1]
-    return found
+        first, *rest = name.split(".")
+        yield from _texts(getattr(stage, first), first, rest)
+
+
+def _texts(value: Any, key: str, rest: list[str]) -> Iterator[tuple[str, str]]:
+    if isinstance(value, (list, tuple)):
+        for i, item in enumerate(value):
+            yield from _texts(item, f"{key}[{i}]", rest)
+    elif isinstance(value, str) and not rest:
+        yield key, value
+    elif value is not None and rest:
+        yield from _texts(getattr(value, rest[0]), f"{key}.{rest[0]}", rest[1:])
 
 
 def stage_order(recipe: Recipe) -> list[str]:
@@ -48,16 +70,19 @@ def check_edges(recipe: Recipe, origins: Origins | None = None, filename: str = 
     source = YamlSource(None, origins or {})
     for name, stage in recipe.stages.items():
         for key, upstream in stage_inputs(stage).items():
-            place = source.place(("stages", name, key.split("[")[0]), filename)
+            parts = (int(part) if part.isdecimal() else part for part in re.findall(r"\w+", key))
+            place = source.place(("stages", name, *parts), filename)
             if upstream not in recipe.stages:
                 raise ConfigError(
                     f"{place}: stages.{name}.{key} is ${{{upstream}}}: no such stage"
                     f"{nearest(upstream, recipe.stages)}; the stages are {', '.join(recipe.stages)}"
                 )
-            if key == "model" and not recipe.stages[upstream].produces_model:
-                kind = recipe.stages[upstream].kind
+            wanted = edge_output(key)
+            makers = [kind for kind, settings in STAGE_KINDS.items() if getattr(settings, f"produces_{wanted}")]
+            kind = recipe.stages[upstream].kind
+            if not key.startswith("after") and kind not in makers:
                 raise ConfigError(
-                    f"{place}: stages.{name}.model is ${{{upstream}}}, a stage of kind {kind}, which "
-                    "makes no model: name a pretrain or rl stage"
+                    f"{place}: stages.{name}.{key} is ${{{upstream}}}, a stage of kind {kind}, which "
+                    f"makes no {wanted}: name a stage of kind {' or '.join(makers)}"
                 )
     stage_order(recipe)

@@ -14,10 +14,16 @@ Decay = Literal["linear", "cosine", "constant"]
 
 
 class StageSettings(Settings):
-    """What every stage has."""
+    """What every stage has.
+
+    `edge_fields` name the settings that hold a path or ${stage}: a text, a list of texts, or such a text within a block
+    or within each block of a list ("data.path"). An edge takes the upstream stage's data where the name begins with
+    data, else its model.
+    """
 
     edge_fields: ClassVar[tuple[str, ...]] = ()
     produces_model: ClassVar[bool] = False
+    produces_data: ClassVar[bool] = False
     kind: str
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NoReturn
 
-from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.graph import stage_inputs, stage_order, stage_paths
 from r1kit.config.load import parse_recipe
 from r1kit.config.schema import Recipe
 from r1kit.config.yaml_source import read_yaml
 from r1kit.pipeline.files import RunError
-from r1kit.pipeline.lineage import changed_code, code_hashes, digest, hash_directory, hash_functions
+from r1kit.pipeline.lineage import changed_code, code_hashes, digest, hash_functions, hash_path
 from r1kit.pipeline.run_directory import RunDirectory
 
 # What a stage depends on besides its own settings.
@@ -21,17 +20,16 @@ SHARED = ("seed", "task", "dtype", "processes")
 def fingerprints(recipe: Recipe) -> dict[str, str]:
     """Per stage a hash of its settings, the shared settings and the fingerprints of its inputs.
 
-    The recipe is resolved ("auto" replaced). A model that is a local directory, and the file of a function of the
-    user's own, count by their content.
+    The recipe is resolved ("auto" replaced). Models and data that lie on this machine, and the file of a function of
+    the user's own, count by their content.
     """
     plain = recipe.model_dump(mode="json")
     shared = {key: plain[key] for key in SHARED}
     found: dict[str, str] = {}
     for name in stage_order(recipe):
         inputs = {key: found[upstream] for key, upstream in stage_inputs(recipe.stages[name]).items()}
-        model = getattr(recipe.stages[name], "model", None)
-        if isinstance(model, str) and "model" not in inputs and Path(model).is_dir():
-            inputs["model"] = hash_directory(Path(model))
+        hashes = {key: hash_path(text) for key, text in stage_paths(recipe.stages[name]).items()}
+        inputs |= {key: found_hash for key, found_hash in hashes.items() if found_hash}
         inputs |= hash_functions(user_functions(recipe, name))
         found[name] = digest({"settings": plain["stages"][name], "inputs": inputs, **shared})
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageContext:
-    """All a stage may know. `model` is the path of its input model, None for a stage that has none."""
+    """All a stage may know. `inputs` are the paths of models and data by setting, such as `model` or `models[0]`."""
 
     name: str
     settings: StageSettings
@@ -25,9 +25,14 @@ class StageContext:
     seed: int
     dtype: str
     root: Path
-    model: Path | None
+    inputs: Mapping[str, Path]
     world: World
     recorder: Recorder
+
+    @property
+    def model(self) -> Path | None:
+        """The path of the input model, None for a stage that has none."""
+        return self.inputs.get("model")
 
     @property
     def checkpoints(self) -> Path:

@@ -66,6 +66,12 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_path(text: str) -> str | None:
+    """Content hash of a file or directory as a recipe names it; None where there is none on this machine."""
+    path = Path(os.path.expandvars(text)).expanduser()
+    return hash_directory(path) if path.is_dir() else hash_file(path) if path.is_file() else None
+
+
 def hash_functions(specs: Iterable[str]) -> dict[str, str]:
     """Content hash of the files that hold functions of the user's own, by import path."""
     files = {spec: source_file(spec) for spec in specs}

@@ -110,7 +110,7 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
         root = Path(folder)
         with Team(root, int(recipe.processes)) as team:
-            order = {"stage": ALONE, "recipe": dump_recipe(recipe), "root": str(root), "model": stage.model}
+            order = {"stage": ALONE, "recipe": dump_recipe(recipe), "root": str(root), "inputs": {"model": stage.model}}
             team.announce({**order, "runners": "r1kit.pipeline.kinds"})
             assert team.world is not None
             outcome = RUNNERS["evaluate"](
@@ -121,7 +121,7 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
                     seed=recipe.seed,
                     dtype=recipe.dtype,
                     root=root,
-                    model=Path(stage.model),
+                    inputs={"model": Path(stage.model)},
                     world=team.world,
                     recorder=NullRecorder(),
                 )

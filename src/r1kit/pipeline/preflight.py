@@ -7,13 +7,14 @@ memory.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1kit.config.graph import stage_inputs
+from r1kit.config.graph import edge_output, stage_paths
 from r1kit.config.reward_parts import PartSettings
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
 from r1kit.config.tasks import TaskSettings
@@ -75,15 +76,17 @@ def _batches(recipe: Recipe) -> Iterator[Check]:
 
 def _models(recipe: Recipe) -> Iterator[Check]:
     for name, stage in recipe.stages.items():
-        model = getattr(stage, "model", None)
-        if isinstance(model, str) and "model" not in stage_inputs(stage):
-            ok = (Path(model) / "config.json").is_file()
+        for key, text in stage_paths(stage).items():
+            if edge_output(key) != "model":
+                continue
+            model = Path(os.path.expandvars(text)).expanduser()
+            ok = (model / "config.json").is_file()
             found = (
                 "has a config.json"
                 if ok
                 else f"no checkpoint directory (no config.json); hf download NAME --local-dir {model} fetches one"
             )
-            yield Check(f"{name}: model", ok, f"{model}: {found}")
+            yield Check(f"{name}: {key}", ok, f"{model}: {found}")
 
 
 def _memory(recipe: Recipe) -> Check:

@@ -15,7 +15,7 @@ from typing import Any
 from rich.console import Console
 
 import r1kit
-from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.graph import edge_output, stage_inputs, stage_order, stage_paths
 from r1kit.config.load import dump_recipe
 from r1kit.config.machine import resolve
 from r1kit.config.schema import Recipe
@@ -48,6 +48,7 @@ from r1kit.pipeline.lineage import (
     hash_directory,
     hash_file,
     hash_functions,
+    hash_path,
     library_versions,
     machine,
 )
@@ -198,13 +199,11 @@ class _Run:
         write_json(self.run.lineage, self.lineage)
 
     def _external_inputs(self) -> dict[str, str]:
-        """Content hash by path of the models that no stage of this recipe makes and of the user's own functions."""
+        """Content hash by path of models and data that no stage of this recipe makes, and of the user's functions."""
         inputs: dict[str, str] = {}
         for name, stage in self.recipe.stages.items():
             inputs |= hash_functions(user_functions(self.recipe, name))
-            model = getattr(stage, "model", None)
-            if isinstance(model, str) and not stage_inputs(stage):
-                inputs[model] = hash_directory(Path(model)) if Path(model).is_dir() else "not a local directory"
+            inputs |= {text: hash_path(text) or "not on this machine" for text in stage_paths(stage).values()}
         return inputs
 
     def _run_stages(self, recorder: RunRecorder) -> None:
@@ -224,7 +223,8 @@ class _Run:
             raise
 
     def _run_stage(self, name: str, recorder: RunRecorder, team: Team) -> None:
-        settings, model = self.recipe.stages[name], self._input_model(name)
+        settings, inputs = self.recipe.stages[name], self._inputs(name)
+        model = inputs.get("model")
         runner = load_runners(self.options.runners)[settings.kind]
         previous = self.run.started(name) or {}
         recorder.say(f"{name}: {'goes on' if previous else 'begins'} ({settings.kind})")
@@ -243,7 +243,7 @@ class _Run:
                 "stage": name,
                 "recipe": dump_recipe(self.recipe),
                 "root": str(self.run.root),
-                "model": str(model) if model else None,
+                "inputs": {key: str(path) for key, path in inputs.items()},
                 "runners": self.options.runners,
             }
         )
@@ -256,7 +256,7 @@ class _Run:
                 seed=self.recipe.seed,
                 dtype=self.recipe.dtype,
                 root=self.run.root,
-                model=model,
+                inputs=inputs,
                 world=team.world,
                 recorder=recorder,
             )
@@ -270,7 +270,11 @@ class _Run:
             "name": name,
             "kind": settings.kind,
             "fingerprint": self.fingerprints[name],
-            "outputs": {"model": _relative(outcome.model, self.run.root)} if outcome.model else {},
+            "outputs": {
+                key: _relative(path, self.run.root)
+                for key, path in (("model", outcome.model), ("data", outcome.data))
+                if path
+            },
             **clock.totals(),
             "tokens": {key: int(outcome.tokens.get(key, 0)) for key in ("sampled", "trained", "discarded")},
             # The examples are in the evaluation's own file.
@@ -281,27 +285,27 @@ class _Run:
         self.run.finish(name, record)
         recorder.say(f"{name}: done in {duration(record['seconds'])}")
 
-    def _input_model(self, name: str) -> Path | None:
-        """Path of the model a stage starts from. RunError where an earlier stage's model is gone, CheckpointError
-        where it is not what that stage saved."""
+    def _inputs(self, name: str) -> dict[str, Path]:
+        """Models and data a stage starts from, by setting. RunError where what an earlier stage made is gone,
+        CheckpointError where it is not what that stage saved."""
         from r1kit.training.checkpoints import COMPLETE, verify_checkpoint
 
         stage = self.recipe.stages[name]
-        if not hasattr(stage, "model") or not isinstance(stage.model, str):
-            return None
-        upstream = stage_inputs(stage).get("model")
-        if upstream is None:
-            return Path(stage.model)
-        record = self.run.finished(upstream)
-        path = self.run.root / record["outputs"]["model"] if record else None
-        if path is None or not path.is_dir():
-            raise RunError(
-                f"{name} needs the model of stage {upstream}, which is finished, but {path} is gone: "
-                "restore it, or start over with --fresh"
-            )
-        if (path / COMPLETE).is_file():
-            verify_checkpoint(path, f"{name} needs it: restore it, or start over with --fresh")
-        return path
+        paths = {key: Path(os.path.expandvars(text)).expanduser() for key, text in stage_paths(stage).items()}
+        for key, upstream in stage_inputs(stage).items():
+            if key.startswith("after"):
+                continue
+            made = self.run.require_finished(upstream)["outputs"].get(edge_output(key))
+            path = self.run.root / made if made else None
+            if path is None or not path.exists():
+                raise RunError(
+                    f"{name} needs the {edge_output(key)} of stage {upstream}, which is finished, but {path} is gone: "
+                    "restore it, or start over with --fresh"
+                )
+            if (path / COMPLETE).is_file():
+                verify_checkpoint(path, f"{name} needs it: restore it, or start over with --fresh")
+            paths[key] = path
+        return paths
 
     def _note_lineage(self, name: str, model_in: Path | None, model_out: Path | None) -> None:
         self.lineage["stages"][name] = {

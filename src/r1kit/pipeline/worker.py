@@ -57,7 +57,7 @@ def work(store: str, rank: int, size: int, timeout: float) -> None:
             seed=recipe.seed,
             dtype=recipe.dtype,
             root=Path(order["root"]),
-            model=Path(order["model"]) if order["model"] else None,
+            inputs={key: Path(path) for key, path in order["inputs"].items()},
             world=world,
             recorder=NullRecorder(),
         )

@@ -70,9 +70,11 @@ class Interrupted(RuntimeError):
 
 @dataclass
 class StageOutcome:
-    """What a finished stage hands to the pipeline. `tokens` has the keys sampled, trained and discarded."""
+    """What a finished stage hands to the pipeline. `tokens` has the keys sampled, trained and discarded; `data` is a
+    file or directory of what it made to train on."""
 
     model: Path | None
     tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0, "discarded": 0})
     eval: dict[str, Any] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    data: Path | None = None
