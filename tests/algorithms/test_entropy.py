@@ -130,6 +130,25 @@ def test_extreme_logits_stay_finite() -> None:
     assert torch.isfinite(hidden.grad).all()
 
 
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.integers(1, 12), st.integers(2, 9), st.integers(1, 13), st.booleans())
+def test_entropy_carries_gradient_where_wanted(seed, tokens, vocabulary, chunk, warm) -> None:
+    """Both outputs at once, as a bonus beside a loss has it; against autograd through log_softmax."""
+    hidden, head, targets, temperature, upstream = inputs(seed, tokens, vocabulary, 5)
+    temperature = temperature if warm else 1.0
+    logits = hidden @ head.t() / (temperature[:, None] if warm else 1.0)
+    plain = torch.log_softmax(logits, -1)
+    want = plain.gather(1, targets[:, None])[:, 0], -(plain.exp() * plain).sum(-1)
+    got = chunked_logprobs(hidden, head, targets, temperature, chunk, entropy_gradient=True)
+    other = upstream.flip(0) + 0.3
+    for a, b in zip(
+        torch.autograd.grad((got[0] * upstream + got[1] * other).sum(), (hidden, head)),
+        torch.autograd.grad((want[0] * upstream + want[1] * other).sum(), (hidden, head)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=2e-5)
+
+
 def test_entropy_has_no_gradient_and_frozen_inputs_get_none() -> None:
     hidden, head, targets, _, _ = inputs(4, 5, 6, 3)
     logprobs, entropy = chunked_logprobs(hidden, head.detach(), targets)

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from r1kit.algorithms.kl import k1, k2, k3, kl_estimate
+from r1kit.algorithms.kl import k1, k2, k3, k3_k2, kl_estimate
 
 
 def test_by_hand() -> None:
@@ -26,11 +26,12 @@ def test_by_hand() -> None:
 @given(st.lists(st.tuples(st.floats(-12, 0), st.floats(-12, 0)), min_size=1, max_size=20))
 def test_equals_the_oracle(pairs: list[tuple[float, float]]) -> None:
     policy, reference = np.array(pairs).T
-    want = {"k1": [], "k2": [], "k3": []}
+    want = {"k1": [], "k2": [], "k3": [], "k3_k2": []}
     for p, r in zip(policy, reference, strict=True):
         want["k1"].append(p - r)
         want["k2"].append((p - r) ** 2 / 2)
         want["k3"].append(np.exp(r) / np.exp(p) - 1 - np.log(np.exp(r) / np.exp(p)))
+        want["k3_k2"].append(want["k3"][-1])
     for name, values in want.items():
         got = kl_estimate(torch.tensor(policy), torch.tensor(reference), name)
         np.testing.assert_allclose(got.numpy(), values, rtol=1e-7, atol=1e-9, err_msg=name)
@@ -57,6 +58,7 @@ def test_means_and_gradients_are_as_the_table_says(seed: int) -> None:
     torch.testing.assert_close(gradient((frozen * k1(policy, reference)).sum()), torch.zeros(6).double())
     torch.testing.assert_close(gradient((frozen * k2(policy, reference)).sum()), gradient(reverse))
     torch.testing.assert_close(gradient((frozen * k3(policy, reference)).sum()), gradient(forward))
+    torch.testing.assert_close(gradient((frozen * k3_k2(policy, reference)).sum()), gradient(reverse))
 
 
 def test_k3_is_exact_near_zero_and_finite_far_away() -> None:
@@ -66,7 +68,7 @@ def test_k3_is_exact_near_zero_and_finite_far_away() -> None:
 
 
 def test_bad_input_is_named() -> None:
-    with pytest.raises(ValueError, match=r"expected one of \['k1', 'k2', 'k3'\]"):
+    with pytest.raises(ValueError, match=r"expected one of \['k1', 'k2', 'k3', 'k3_k2'\]"):
         kl_estimate(torch.zeros(1), torch.zeros(1), "kl")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="shape"):
         kl_estimate(torch.zeros(1), torch.zeros(2), "k1")

@@ -1,8 +1,10 @@
 """Algorithms as pure functions over flat token arrays, one family per file.
 
-`advantages` (what was better than usual), `policy_loss` (how far to move), `kl` (how far from the reference),
-`aggregation` (how tokens add up to one loss), `dynamic_sampling` (which groups are worth training on),
-`entropy` (log-probs and entropy without the whole array of logits). Nothing here knows of models, engines,
+`advantages` (what was better than usual, per response), `gae` (and per token), `implicit_prm` (process rewards from
+outcomes), `policy_loss` (how far to move), `kl` (how far from the reference), `value_loss` (the critic), `aggregation`
+(how tokens add up to one loss), `dynamic_sampling` (which groups are worth training on), `group_filters` (which
+responses of a group), `entropy` (log-probs and entropy without the whole array of logits), `entropy_control` (what is
+done about entropy). Nothing here knows of models, engines,
 processes or files.
 """
 

@@ -28,6 +28,8 @@ def chunked_logprobs(
     targets_T: Tensor,
     temperature_T: Tensor | float = 1.0,
     chunk: int | None = None,
+    *,
+    entropy_gradient: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(logprobs [T], entropy [T]), float32, in nats, of softmax(hidden @ head.T / temperature).
 
@@ -35,8 +37,9 @@ def chunked_logprobs(
     only. `head_weight_VD`: the output matrix, of the same dtype. `temperature_T`: one positive number or one
     per token. `chunk`: tokens per chunk; by default, as many as fit a core's cache, at least 256.
 
-    Log-probs carry gradient to `hidden_TD` and `head_weight_VD`, exact as that of log_softmax; entropy
-    carries none (it is watched, not trained). Softmax runs in float32 whatever the dtype; the head's gradient
+    Log-probs carry gradient to `hidden_TD` and `head_weight_VD`, exact as that of log_softmax. Entropy carries
+    one with `entropy_gradient` only (as a rule it is watched, not trained); the backward pass then takes more
+    passes over the chunk. Softmax runs in float32 whatever the dtype; the head's gradient
     is summed in float32. Memory: 2 * chunk * V floats, plus T * V where T * V <= 2^24 and a gradient is
     wanted. Not twice differentiable. Raises ValueError on shapes, dtypes or temperatures that do not fit.
     """
@@ -49,8 +52,10 @@ def chunked_logprobs(
     elif temperature_T != 1.0:
         scale_T = torch.full((tokens,), float(temperature_T), dtype=torch.float32, device=hidden_TD.device)
     wants_gradient = torch.is_grad_enabled() and (hidden_TD.requires_grad or head_weight_VD.requires_grad)
-    keep = wants_gradient and tokens * vocabulary <= KEEP_ELEMENTS
-    logprobs_T, entropy_T = _ChunkedLogprobs.apply(hidden_TD, head_weight_VD, targets_T.long(), scale_T, rows, keep)
+    keep = wants_gradient and tokens * vocabulary <= KEEP_ELEMENTS and not entropy_gradient
+    logprobs_T, entropy_T = _ChunkedLogprobs.apply(
+        hidden_TD, head_weight_VD, targets_T.long(), scale_T, rows, keep, entropy_gradient
+    )
     return logprobs_T, entropy_T
 
 
@@ -99,6 +104,7 @@ class _ChunkedLogprobs(torch.autograd.Function):
         temperature_T: Tensor | None,
         rows: int,
         keep: bool,
+        entropy_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         tokens, vocabulary = hidden_TD.shape[0], head_VD.shape[0]
         rows = min(rows, tokens)
@@ -114,16 +120,20 @@ class _ChunkedLogprobs(torch.autograd.Function):
             # The buffer of the logits is free now: it, or the kept array, takes the probabilities.
             probs_CV = torch.exp(logp_CV, out=logits_CV if probs_TV is None else probs_TV[part])
             entropy_T[part] = logp_CV.mul_(probs_CV).sum(dim=-1).neg_()
-        ctx.save_for_backward(hidden_TD, head_VD, targets_T, temperature_T, probs_TV)
+        kept_entropy_T = entropy_T if entropy_gradient else None
+        ctx.save_for_backward(hidden_TD, head_VD, targets_T, temperature_T, probs_TV, kept_entropy_T)
         ctx.rows = rows
-        ctx.mark_non_differentiable(entropy_T)
+        if not entropy_gradient:
+            ctx.mark_non_differentiable(entropy_T)
         return logprobs_T, entropy_T
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_T: Tensor, _entropy_grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden_TD, head_VD, targets_T, temperature_T, probs_TV = ctx.saved_tensors
+    def backward(ctx: Any, grad_T: Tensor, entropy_grad_T: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TD, head_VD, targets_T, temperature_T, probs_TV, entropy_T = ctx.saved_tensors
         grad_T = grad_T.float() if temperature_T is None else grad_T.float() / temperature_T
+        if entropy_T is not None and temperature_T is not None:
+            entropy_grad_T = entropy_grad_T / temperature_T
         tokens, rows, vocabulary = hidden_TD.shape[0], ctx.rows, head_VD.shape[0]
         to_hidden, to_head = ctx.needs_input_grad[:2]
         hidden_grad = torch.empty_like(hidden_TD) if to_hidden else None
@@ -138,11 +148,18 @@ class _ChunkedLogprobs(torch.autograd.Function):
                 torch.mul(probs_TV[part], -grad_C1, out=delta_CV)
             else:
                 logits_CV = _logits_into(logits_RV, hidden_CD, head_VD, temperature_T, part)
-                torch.softmax(logits_CV, dim=-1, out=delta_CV).mul_(-grad_C1)
+                torch.softmax(logits_CV, dim=-1, out=delta_CV)
+                if entropy_T is None:
+                    delta_CV.mul_(-grad_C1)
+                else:
+                    # d entropy / d logit = -p * (log p + entropy), beside the log-prob's -p.
+                    shift_C1 = entropy_T[part, None] - torch.logsumexp(logits_CV, dim=-1, keepdim=True)
+                    logits_CV.add_(shift_C1).mul_(entropy_grad_T[part, None]).add_(grad_C1)
+                    delta_CV.mul_(logits_CV.neg_())
             # d logprob / d logit = onehot - p
             factor_CV = delta_CV.scatter_add_(1, targets_T[part, None], grad_C1).to(hidden_TD.dtype)
             if hidden_grad is not None:
                 torch.mm(factor_CV, head_VD, out=hidden_grad[part])
             if head_grad is not None:
                 head_grad = _add_product(head_grad, factor_CV.t(), hidden_CD)
-        return hidden_grad, None if head_grad is None else head_grad.to(head_VD.dtype), None, None, None, None
+        return hidden_grad, None if head_grad is None else head_grad.to(head_VD.dtype), *(None,) * 5

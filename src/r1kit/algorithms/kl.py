@@ -8,10 +8,12 @@ flows through the log-prob of the sampled token only and not through the samplin
     k1          k                  exact   1                                  nothing: 0, only noise
     k2          k^2 / 2            biased  k                                  KL(policy || reference)
     k3          exp(-k) - 1 + k    exact   1 - exp(-k)                        KL(reference || policy)
+    k3_k2       that of k3         exact   k                                  KL(policy || reference)
 
-(on-policy; the tests prove the table by enumerating a small vocabulary). k3 is what GRPO and DeepSeek-R1 use
-(arXiv:2402.03300 eq. 4, arXiv:2501.12948 eq. 2); it is never negative and of low variance. k1 belongs in the
-reward or in a log, never in a loss.
+(on-policy; the tests prove the table by enumerating a small vocabulary). k3_k2 takes the value of one and the
+gradient of the other (straight through): a low-variance number to watch, and the penalty that was meant. k3 is what
+GRPO and DeepSeek-R1 use (arXiv:2402.03300 eq. 4, arXiv:2501.12948 eq. 2); it is never negative and of low variance. k1
+belongs in the reward or in a log, never in a loss.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-KLEstimator = Literal["k1", "k2", "k3"]
+KLEstimator = Literal["k1", "k2", "k3", "k3_k2"]
 
 # exp of a larger log-ratio leaves float32's useful range; a token this far off is a fault to log, not to
 # learn from.
@@ -48,7 +50,13 @@ def k3(logprobs_T: Tensor, reference_logprobs_T: Tensor) -> Tensor:
     return torch.expm1(log_ratio.clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO)) - log_ratio
 
 
-_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3}
+def k3_k2(logprobs_T: Tensor, reference_logprobs_T: Tensor) -> Tensor:
+    """The value of k3 with the gradient of k2."""
+    straight = k2(logprobs_T, reference_logprobs_T)
+    return straight + (k3(logprobs_T, reference_logprobs_T) - straight).detach()
+
+
+_ESTIMATORS = {"k1": k1, "k2": k2, "k3": k3, "k3_k2": k3_k2}
 
 
 def kl_estimate(logprobs_T: Tensor, reference_logprobs_T: Tensor, estimator: KLEstimator) -> Tensor:
