@@ -87,6 +87,7 @@ class OurSteps:
             self.rl.advance()
         phases = {
             "sample": sum(c["sample_s"] for c in self.rows.clocks),
+            "judge": sum(c["reward_s"] for c in self.rows.clocks),
             "train": sum(c["train_s"] for c in self.rows.clocks),
         }
         phases["other"] = sum(c["step_s"] for c in self.rows.clocks) - sum(phases.values())

@@ -80,7 +80,7 @@ def test_complete_is_written_after_everything_it_lists_is_on_disk(
 ) -> None:
     """Every file is flushed before COMPLETE exists, COMPLETE before the rename, the directory after it."""
     flushed: list[str] = []
-    real = checkpoints._flush
+    real = checkpoints.flush
 
     def watch(path: Path) -> None:
         if path.is_file() and path.name != COMPLETE:
@@ -90,7 +90,7 @@ def test_complete_is_written_after_everything_it_lists_is_on_disk(
         flushed.append(path.name)
         real(path)
 
-    monkeypatch.setattr(checkpoints, "_flush", watch)
+    monkeypatch.setattr(checkpoints, "flush", watch)
     path = save(tmp_path, 1)
     assert set(json.loads((path / COMPLETE).read_text())) == set(names(path)) - {COMPLETE}
     assert flushed[-3:] == [COMPLETE, ".tmp-step-000001", tmp_path.name]
@@ -172,7 +172,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(
     writer = full.writer if "model" in moment else write_model
     with monkeypatch.context() as patch:
         if moment == "while files are flushed":
-            patch.setattr(checkpoints, "_flush", full.flush)
+            patch.setattr(checkpoints, "flush", full.flush)
         if moment == "at the rename":
             patch.setattr(Path, "rename", lambda self, target: full.flush(self))
         with pytest.raises(OSError, match="No space left"):

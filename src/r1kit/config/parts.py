@@ -81,6 +81,11 @@ class TrainingEvalSettings(EvalSettings):
     """Evaluation on held-out problems while training goes on."""
 
     every: Natural = Field(0, description="steps between evaluations; 0 is off")
+    verifier: str = Field(
+        "auto",
+        description="second judge of the same responses, module:function or path/to/file.py:function; off; auto: the "
+        "task's own rule where task.verifier took its place",
+    )
     problems: Count = 128
     samples: Count = 4
 
@@ -105,7 +110,7 @@ class DynamicSamplingSettings(Settings):
     @model_validator(mode="after")
     def _waits_with_carry(self) -> DynamicSamplingSettings:
         if self.when_short == "wait" and not self.carry:
-            raise ValueError("when_short is wait but carry is false: waiting groups have to be carried; set carry: true")
+            raise ValueError("when_short is wait but carry is false: groups that wait are carried; set carry: true")
         return self
 
 

@@ -128,7 +128,7 @@ def _with_values(settings: Model, values: Mapping[str, Any]) -> Model:
     data = settings.model_dump(mode="python", exclude={"schedule"})
     for path, value in values.items():
         *parents, last = path.split(".")
-        node = data
+        node: Any = data
         for parent in parents:
             node = node.get(parent)
             if not isinstance(node, dict):

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,9 @@ def save_checkpoint(
     tensors: Mapping[str, Tensor],
     state: Mapping[str, Any],
     keep: int,
+    protected: Collection[int] = (),
 ) -> Path:
-    """Write step `step` under `directory`, drop all but the newest `keep` checkpoints.
+    """Write step `step` under `directory`, drop all but the newest `keep` checkpoints and the `protected` steps.
 
     `write_model(path)` writes model and tokenizer; `tensors` and `state` (plain JSON) are the trainer's own.
     """
@@ -53,21 +54,22 @@ def save_checkpoint(
         (temporary / "trainer.json").write_text(json.dumps({"step": step, **state}))
         # Some tokenizers write a folder of their own, for further chat templates.
         written = sorted(temporary.rglob("*"))
-        manifest = {path.relative_to(temporary).as_posix(): _digest(path) for path in written if path.is_file()}
+        manifest = {path.relative_to(temporary).as_posix(): file_digest(path) for path in written if path.is_file()}
         for path in written:
-            _flush(path)
+            flush(path)
         (temporary / COMPLETE).write_text(json.dumps(manifest, indent=1))
-        _flush(temporary / COMPLETE)
-        _flush(temporary)
+        flush(temporary / COMPLETE)
+        flush(temporary)
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        _flush(directory)
+        flush(directory)
     except BaseException:
         # A full disk must not be left fuller, and the last good checkpoint stays as it is.
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    for _, old in complete_checkpoints(directory)[:-keep]:
-        shutil.rmtree(old)
+    for old_step, old in complete_checkpoints(directory)[:-keep]:
+        if old_step not in protected:
+            shutil.rmtree(old)
     return target
 
 
@@ -109,7 +111,7 @@ def verify_checkpoint(path: Path, remedy: str = "") -> None:
         raise CheckpointError(f"{manifest_path}: is damaged or truncated ({error}). {remedy}") from error
     for name, digest in manifest.items():
         file = path / name
-        if not file.is_file() or _digest(file) != digest:
+        if not file.is_file() or file_digest(file) != digest:
             what = "is missing" if not file.is_file() else "is damaged or truncated"
             raise CheckpointError(f"{file}: {what} (its content does not match {COMPLETE}). {remedy}")
 
@@ -119,12 +121,12 @@ def load_state(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return read_safetensors(path / "trainer.safetensors"), json.loads((path / "trainer.json").read_text())
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -14,7 +14,7 @@ class Recorder(Protocol):
     """Where a stage writes. On ranks other than 0 every method does nothing."""
 
     def metrics(
-        self, stage: str, step: int, values: Mapping[str, float], clock: Mapping[str, float], kind: str = "train"
+        self, stage: str, step: int, values: Mapping[str, Any], clock: Mapping[str, float], kind: str = "train"
     ) -> None:
         """One row of metrics.jsonl. Whatever depends on the clock goes into `clock`; the rest is reproducible."""
         ...
@@ -31,8 +31,16 @@ class Recorder(Protocol):
         """Where the stage is; `fields` are shown beside the bar."""
         ...
 
+    def note(self, stage: str, text: str) -> None:
+        """One line a person should read: what was left out, changed or found doubtful."""
+        ...
+
     def should_stop(self) -> bool:
         """True once the user asked to stop: the stage saves a checkpoint and raises `Interrupted`."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line for whoever watches the run, and for its log."""
         ...
 
     def truncate(self, stage: str, step: int) -> None:
@@ -44,7 +52,7 @@ class NullRecorder:
     """A recorder that records nothing."""
 
     def metrics(
-        self, stage: str, step: int, values: Mapping[str, float], clock: Mapping[str, float], kind: str = "train"
+        self, stage: str, step: int, values: Mapping[str, Any], clock: Mapping[str, float], kind: str = "train"
     ) -> None:
         return None
 
@@ -57,8 +65,14 @@ class NullRecorder:
     def progress(self, stage: str, step: int, total: int, **fields: float) -> None:
         return None
 
+    def note(self, stage: str, text: str) -> None:
+        return None
+
     def should_stop(self) -> bool:
         return False
+
+    def say(self, text: str) -> None:
+        return None
 
     def truncate(self, stage: str, step: int) -> None:
         return None
@@ -66,6 +80,10 @@ class NullRecorder:
 
 class Interrupted(RuntimeError):
     """The user asked to stop; everything up to the last step is saved."""
+
+
+class Paused(Interrupted):
+    """An alarm asked to stop, the message says why; everything up to the last step is saved."""
 
 
 @dataclass

@@ -1,21 +1,34 @@
-"""From problems to judged groups: the policy answers each problem G times, task and reward judge every answer."""
+"""From problems to judged groups: the policy answers each problem G times, task and reward judge every answer.
+
+One poisoned sample costs its group, never the run: a verifier or reward that crashes on it, log-probs that are no
+numbers, a response longer than was asked for. Each is an error verdict (never a 0), told once and counted after.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from r1kit.engines.protocol import Engine, Request, SamplingParams
+from r1kit.config.errors import UserError
+from r1kit.engines.protocol import Engine, Request, Sample, SamplingParams
 from r1kit.evaluation.rollouts import make_rollout, response_texts
 from r1kit.models.chat import encode_prompt, stop_token_ids
 from r1kit.records import Group, Problem, Rollout, Verdict
 from r1kit.rewards import RewardFunction
 from r1kit.tasks import Task
 from r1kit.training.exchange import SampledGroup
+
+_log = logging.getLogger(__name__)
+Value = TypeVar("Value")
 
 
 def derived_seed(*parts: object) -> int:
@@ -38,7 +51,12 @@ _order_cache: dict[str, Any] = {}
 
 
 class GroupSampler:
-    """Samples and judges groups with one engine, one task and one reward."""
+    """Samples and judges groups with one engine, one task and one reward.
+
+    `sampling`, `group_size` and `reward` may change between two calls. `longest`: prompt and response together may not
+    be longer; a problem whose prompt leaves no room is passed over. `seconds` counts what sampling and judging took,
+    `troubles` what went wrong, by kind.
+    """
 
     def __init__(
         self,
@@ -48,16 +66,21 @@ class GroupSampler:
         reward: RewardFunction,
         sampling: Any,
         group_size: int,
+        longest: int | None = None,
     ) -> None:
         self.engine, self.tokenizer, self.task, self.reward = engine, tokenizer, task, reward
-        self.sampling, self.group_size = sampling, group_size
+        self.sampling, self.group_size, self.longest = sampling, group_size, longest
         self.stops = stop_token_ids(tokenizer)
+        self.seconds = {"sample": 0.0, "judge": 0.0}
+        self.troubles: Counter[str] = Counter()
 
     def sample(self, problems: Sequence[Problem], seed: int, step: int) -> list[SampledGroup]:
         """One judged group per problem, in order. Problems must be distinct; `seed` keys all randomness.
 
-        `step`, counted from 1, is the step of the stage that the groups are sampled for: rewards may go by it.
+        Problems whose prompt is too long have none. `step`, counted from 1, is the step of the stage that the groups
+        are sampled for: rewards may go by it.
         """
+        started = time.perf_counter()
         params = SamplingParams(
             temperature=self.sampling.temperature,
             top_p=self.sampling.top_p,
@@ -67,14 +90,15 @@ class GroupSampler:
             stop_token_ids=self.stops,
             seed=seed,
         )
-        prompts = [tuple(encode_prompt(self.tokenizer, problem)) for problem in problems]
+        problems, prompts = self._that_fit(problems)
         requests = [
             Request(f"{problem.id}/{g}", prompt, params, problem.id, g)
             for problem, prompt in zip(problems, prompts, strict=True)
             for g in range(self.group_size)
         ]
-        samples = self.engine.generate(requests)
-        texts = response_texts(self.tokenizer, samples, self.stops)
+        samples = [self._sound(sample) for sample in self.engine.generate(requests)]
+        texts = [writable(text) for text in response_texts(self.tokenizer, samples, self.stops)]
+        sampled = time.perf_counter()
         groups = []
         for p, problem in enumerate(problems):
             rows = range(p * self.group_size, (p + 1) * self.group_size)
@@ -85,20 +109,87 @@ class GroupSampler:
                 for g, i in enumerate(rows)
             ]
             judged = self._judge(problem, rollouts, step)
-            statistics = tuple(self.task.statistics(problem, rollout.text) for rollout in judged)
+            statistics = tuple(self._statistics(problem, rollout) for rollout in judged)
             groups.append(SampledGroup(judged, statistics))
+        self.seconds["sample"] += sampled - started
+        self.seconds["judge"] += time.perf_counter() - sampled
         return groups
+
+    def _that_fit(self, problems: Sequence[Problem]) -> tuple[list[Problem], list[tuple[int, ...]]]:
+        """Problems with their prompts, without those that leave no room for a full response."""
+        fitting, prompts = [], []
+        for problem in problems:
+            prompt = tuple(encode_prompt(self.tokenizer, problem))
+            if self.longest is not None and len(prompt) + self.sampling.max_tokens > self.longest:
+                self._tell("prompt", f"problem {problem.id}: {len(prompt)} tokens, over {self.longest} with a response")
+                continue
+            fitting.append(problem)
+            prompts.append(prompt)
+        return fitting, prompts
+
+    def _sound(self, sample: Sample) -> Sample:
+        """The sample as it came, or emptied and marked as failed where it cannot be trained on."""
+        limit = self.sampling.max_tokens
+        if len(sample.token_ids) > limit:
+            why = f"{len(sample.token_ids)} tokens came back where at most {limit} were asked for"
+        elif not all(map(math.isfinite, sample.logprobs)):
+            why = "a log-prob is not finite"
+        elif not len(sample.token_ids) == len(sample.logprobs) == len(sample.forced):
+            why = f"{len(sample.token_ids)} tokens with {len(sample.logprobs)} log-probs"
+        else:
+            return sample
+        self._tell("engine", f"response {sample.request_id}: {why}")
+        return replace(sample, token_ids=(), logprobs=(), forced=(), finish="failed", stop_reason=why)
 
     def _judge(self, problem: Problem, rollouts: Sequence[Rollout], step: int) -> Group:
         """The group with its verdicts, and with its rewards where every verdict is a score."""
-        judged = [rollout.scored(self.task.verify(problem, rollout.text), {}) for rollout in rollouts]
+        judged = [rollout.scored(self._verdicts(problem, rollout), {}) for rollout in rollouts]
         group = Group(problem, tuple(judged))
         if group.failed:
             return group
-        rewards = self.reward(problem, judged, max_tokens=self.sampling.max_tokens, step=step)
+        none: list[dict[str, float]] = [{} for _ in judged]
+        cap = self.sampling.max_tokens
+        rewards = self._guarded(
+            "reward", problem, lambda: self.reward(problem, judged, max_tokens=cap, step=step), none
+        )
         # A group without a reward is as lost as one without a verdict, and has to say so.
-        lost = {} if all(rewards) else {"reward": Verdict("error", None, "voter_failed", voter="reward")}
+        whole = all(parts and all(map(math.isfinite, parts.values())) for parts in rewards)
+        lost = {} if whole else {"reward": Verdict("error", None, "voter_failed", voter="reward")}
         return Group(
             problem,
-            tuple(r.scored({**r.verdicts, **lost}, parts) for r, parts in zip(judged, rewards, strict=True)),
+            tuple(
+                r.scored({**r.verdicts, **lost}, parts if whole else {})
+                for r, parts in zip(judged, rewards, strict=True)
+            ),
         )
+
+    def _verdicts(self, problem: Problem, rollout: Rollout) -> Mapping[str, Verdict]:
+        if rollout.finish in ("aborted", "failed"):
+            return {}
+        crashed = {"accuracy": Verdict("error", None, "voter_failed", voter=self.task.name)}
+        return self._guarded("verifier", problem, lambda: self.task.verify(problem, rollout.text), crashed)
+
+    def _statistics(self, problem: Problem, rollout: Rollout) -> Mapping[str, float]:
+        if rollout.finish in ("aborted", "failed"):
+            return {}
+        return self._guarded("statistics", problem, lambda: self.task.statistics(problem, rollout.text), {})
+
+    def _guarded(self, kind: str, problem: Problem, call: Callable[[], Value], otherwise: Value) -> Value:
+        """What `call` gives; `otherwise` where it crashes on this sample. A recipe that cannot work is no such case."""
+        try:
+            return call()
+        except UserError:
+            raise
+        except Exception as error:
+            self._tell(kind, f"problem {problem.id}: {type(error).__name__}: {error}", trace=True)
+            return otherwise
+
+    def _tell(self, kind: str, what: str, *, trace: bool = False) -> None:
+        self.troubles[kind] += 1
+        if self.troubles[kind] == 1:
+            _log.error("%s: %s: its group is dropped; more are only counted", kind, what, exc_info=trace)
+
+
+def writable(text: str) -> str:
+    """`text` as UTF-8 can hold it: half a surrogate pair, which some decoders make of broken bytes, becomes "?"."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,17 @@ class Session:
         self.optimizer.load_state(under("optimizer."))
         self.extra = under("extra.")
 
-    def save(self, step: int, state: Mapping[str, Any], extra: Mapping[str, Tensor] | None = None) -> Path:
-        """Checkpoint after `step` steps; rank 0 writes, the others wait. `extra`: the stage's own arrays by name."""
+    def save(
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        extra: Mapping[str, Tensor] | None = None,
+        protected: Collection[int] = (),
+    ) -> Path:
+        """Checkpoint after `step` steps; rank 0 writes, the others wait.
+
+        `extra`: the stage's own arrays by name; `protected`: steps whose checkpoints stay, however old.
+        """
         path = checkpoints.checkpoint_path(self.directory, step)
         if self.world.is_main:
             tensors = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
@@ -81,6 +90,7 @@ class Session:
                 tensors=tensors,
                 state=state,
                 keep=self.keep_checkpoints,
+                protected=protected,
             )
         self.world.barrier("checkpoint")
         return path
