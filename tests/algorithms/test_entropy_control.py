@@ -19,8 +19,8 @@ from r1kit.algorithms.entropy_control import entropy_coefficient, high_entropy_m
 
 def test_the_coefficient_by_hand() -> None:
     limits = {"target": 0.2, "delta": 0.001, "maximum": 0.005}
-    assert entropy_coefficient(0.002, 0.1, **limits) == (0.002, pytest.approx(0.003))
-    assert entropy_coefficient(0.002, 0.3, **limits) == (0.0, pytest.approx(0.001))
+    assert entropy_coefficient(0.002, 0.1, **limits) == pytest.approx((0.003, 0.003))
+    assert entropy_coefficient(0.002, 0.3, **limits) == pytest.approx((0.0, 0.001))
     assert entropy_coefficient(0.005, 0.1, **limits) == (0.005, 0.005)
     assert entropy_coefficient(0.0, 0.3, **limits) == (0.0, 0.0)
     with pytest.raises(ValueError, match="negative"):

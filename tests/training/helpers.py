@@ -18,6 +18,7 @@ from r1kit.records import Group, Message, Problem, Rollout
 from r1kit.training import packing
 from r1kit.training.optim import FlatParameters, Muon
 from r1kit.training.parallel import World
+from r1kit.training.roles import Roles
 from r1kit.training.session import Session
 from r1kit.training.update import update
 
@@ -137,7 +138,7 @@ def updated(world: World, case: UpdateCase) -> dict[str, np.ndarray]:
     settings = rl_settings(token_budget=case.token_budget, algorithm=algorithm)
     state = session(world)
     with patch.object(packing, "SEGMENT_COST_TOKENS", case.segment_cost):
-        metrics = update(state, groups, settings, 1.0, tiny_model(seed=9).requires_grad_(False))
+        metrics = update(state, groups, settings, 1.0, Roles(tiny_model(seed=9).requires_grad_(False)))
     steady = {name: value for name, value in metrics.items() if name != "padding"}
     return {
         "grad": state.flat.grad.numpy(),

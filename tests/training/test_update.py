@@ -20,8 +20,11 @@ from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.models.decoder import Decoder
 from r1kit.records import Group, Rollout
 from r1kit.training import packing
+from r1kit.training.examples import Example, MicroTokens
+from r1kit.training.objective import Scales, micro_loss
 from r1kit.training.parallel import World
-from r1kit.training.update import Example, micro_loss, update
+from r1kit.training.roles import Roles
+from r1kit.training.update import update
 
 from .helpers import (
     UPDATE_CASES,
@@ -121,7 +124,7 @@ def test_loss_and_metrics_equal_the_oracle(algorithm: dict[str, Any]) -> None:
     settings = rl_settings(algorithm={"clip_low": 0.2, "clip_high": 0.28, **algorithm}, token_budget=64)
     reference = tiny_model(seed=9).requires_grad_(False) if settings.algorithm.kl_coef else None
     want = oracle(groups, tiny_model(), reference, settings)
-    got = update(session(), groups, settings, 1.0, reference)
+    got = update(session(), groups, settings, 1.0, Roles(reference))
     assert want["clip_low"] > 0
     assert want["clip_high"] > 0
     for name, value in want.items():
@@ -137,7 +140,7 @@ def test_the_gradient_equals_finite_differences_of_the_oracle(algorithm: dict[st
     settings = rl_settings(algorithm={"clip_low": 0.2, "clip_high": 0.28, **algorithm})
     reference = tiny_model(seed=9).requires_grad_(False) if settings.algorithm.kl_coef else None
     state = session()
-    update(state, groups, settings, 0.0, reference)
+    update(state, groups, settings, 0.0, Roles(reference))
     generator = torch.Generator().manual_seed(0)
     directions = {n: torch.randn(p.shape, generator=generator).double() for n, p in tiny_model().named_parameters()}
     views = state.flat.named_views(state.flat.grad)
@@ -256,8 +259,8 @@ def test_a_rollout_without_a_trained_token_weighs_nothing() -> None:
     forced = replace(group.rollouts[0], loss_mask=np.zeros(len(group.rollouts[0].token_ids), bool))
     examples = [Example.of(forced, 1.0)]
     assert examples[0].trained_tokens == 0
-    micro = packing.plan([len(examples[0].inputs)], 400)[0]
-    loss, metrics = micro_loss(tiny_model(), micro, examples, 7.0, rl_settings(), None)
+    tokens = MicroTokens(packing.plan([len(examples[0].inputs)], 400)[0], examples)
+    loss, metrics = micro_loss(tiny_model(), tokens, Scales(7.0, 7), rl_settings(), Roles())
     loss.backward()
     assert loss.item() == 0.0
     assert metrics["tokens"] == 0.0

@@ -9,21 +9,22 @@ from torch import Tensor
 def entropy_coefficient(
     coefficient: float, entropy: float, *, target: float, delta: float, maximum: float
 ) -> tuple[float, float]:
-    """(the coefficient that acts now, the one to keep for the next step) of Skywork-OR1's adaptive bonus.
+    """(the coefficient that acts in the next step, the one to carry on) of Skywork-OR1's adaptive bonus.
 
-        c_{k+1} = c_k + delta  where entropy_k < target, else c_k - delta,   in [0, maximum]
-        acting  = c_k          where entropy_k <= target, else 0
+        c_{k+1} = c_k + delta  where entropy_k <= target, else c_k - delta,   in [0, maximum]
+        acting  = c_{k+1}      where entropy_k <= target, else 0
 
     He et al. 2025, arXiv:2505.22312, section 4.2: a fixed coefficient is either too weak late or explodes. `entropy`:
-    mean over the step's tokens, in nats, under the policy that sampled. Raises ValueError on numbers below 0.
+    mean over the trained tokens of the step just done, in nats. Raises ValueError on numbers below 0.
     """
     if min(coefficient, target, delta, maximum) < 0:
         raise ValueError(
             f"entropy_coefficient: coefficient {coefficient}, target {target}, delta {delta}, maximum {maximum}: "
             "none may be negative"
         )
-    following = coefficient + (delta if entropy < target else -delta)
-    return (coefficient if entropy <= target else 0.0), min(max(following, 0.0), maximum)
+    low = entropy <= target
+    following = min(max(coefficient + (delta if low else -delta), 0.0), maximum)
+    return (following if low else 0.0), following
 
 
 def high_entropy_mask(entropy_T: Tensor, share: float) -> Tensor:

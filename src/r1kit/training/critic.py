@@ -1,0 +1,126 @@
+"""The critic of PPO: a value for every token, from a trunk of its own or from one more head on the policy's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from r1kit.algorithms.value_loss import value_loss
+from r1kit.models.heads import ValueModel
+from r1kit.models.loading import load_model
+from r1kit.training.examples import Example, MicroTokens, at_trained_tokens, micro_batches
+from r1kit.training.optim import FlatParameters, make_optimizer
+from r1kit.training.parallel import World
+
+
+def scaled_optimizer(settings: Any, factor: float) -> Any:
+    """The stage's optimiser settings with every learning rate multiplied."""
+    adam_lr = None if settings.adam_lr is None else settings.adam_lr * factor
+    return settings.model_copy(update={"lr": settings.lr * factor, "adam_lr": adam_lr})
+
+
+class _Head(nn.Module):
+    """One number from a hidden state; zero at the start, so that the first values say nothing."""
+
+    def __init__(self, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(width, dtype=dtype))
+
+    def forward(self, hidden_TD: Tensor) -> Tensor:
+        return hidden_TD.float() @ self.weight.float()
+
+
+class Critic:
+    """Values, their update, and their state. `settings` is a CriticSettings, `optimizer` the policy's settings."""
+
+    def __init__(
+        self, settings: Any, optimizer: Any, policy: Any, model_path: Path | None, world: World, dtype: str
+    ) -> None:
+        self.settings, self.world = settings, world
+        self.shared = settings.trunk == "shared"
+        if self.shared:
+            weight = policy.head_weight
+            self.module: nn.Module = _Head(weight.shape[1], weight.dtype)
+        else:
+            assert model_path is not None
+            self.module = ValueModel(load_model(model_path, dtype=dtype))
+        self.flat = FlatParameters(self.module)
+        self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
+
+    def values_of(self, tokens: MicroTokens, policy: Any) -> Tensor:
+        """Values at the trained tokens of a micro-batch, [T]: those of the states in which they were chosen."""
+        return self.module(tokens.forward(policy)) if self.shared else tokens.forward(self.module)
+
+    def score(self, policy: Any, examples: Sequence[Example], token_budget: int) -> Tensor:
+        """Values of all trained tokens, float32 [T], equal on every rank."""
+        return at_trained_tokens(lambda tokens: self.values_of(tokens, policy), examples, token_budget, self.world)
+
+    def loss(self, tokens: MicroTokens, values_T: Tensor, z: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Value loss of a micro-batch: its part of the mean over the `z` trained tokens of the step."""
+        old, returns = ([getattr(e, name) for e in tokens.examples] for name in ("old_values", "returns"))
+        return value_loss(values_T, tokens.trained(old), tokens.trained(returns), z, clip=self.settings.clip)
+
+    def update(
+        self, policy: Any, examples: Sequence[Example], token_budget: int, lr_scale: float, grad_clip: float
+    ) -> dict[str, float]:
+        """Optimiser steps on the critic's own parameters, a trunk that is not shared included; equal on every rank."""
+        totals, norms = {"value_loss": 0.0, "value_error": 0.0, "value_clip": 0.0}, []
+        minibatches = [m for m in np.array_split(np.arange(len(examples)), self.settings.minibatches) if len(m)]
+        for minibatch in minibatches:
+            chosen = [examples[i] for i in minibatch]
+            z = sum(e.trained_tokens for e in chosen)
+            if not z:
+                continue
+            self.flat.zero_grad()
+            for tokens in micro_batches(chosen, token_budget, self.world):
+                loss, metrics = self.loss(tokens, self._trained_values(tokens, policy), float(z))
+                loss.backward()
+                for name, value in {"value_loss": loss.detach(), **metrics}.items():
+                    totals[name] += value.item()
+            norms.append(self.step_(lr_scale, grad_clip))
+        names, count = list(totals), max(sum(e.trained_tokens for e in examples), 1)
+        sums = dict(zip(names, self.world.sum([totals[n] for n in names], "value metrics"), strict=True))
+        return {
+            "value_loss": sums["value_loss"] / max(len(norms), 1),
+            "value_error": sums["value_error"] / count,
+            "value_clip": sums["value_clip"] / count,
+            "value_grad_norm": float(np.mean(norms)) if norms else 0.0,
+        }
+
+    def _trained_values(self, tokens: MicroTokens, policy: Any) -> Tensor:
+        if not self.shared:
+            return self.values_of(tokens, policy)
+        with torch.no_grad():
+            hidden = tokens.forward(policy)
+        return self.module(hidden)
+
+    def step_(self, lr_scale: float, grad_clip: float) -> float:
+        """Sum gradients over ranks, clip, one optimiser step; the norm before clipping."""
+        self.world.all_reduce_(self.flat.grad, "critic gradients")
+        norm = self.flat.clip_grad_(grad_clip)
+        self.optimizer.step_(lr_scale)
+        return norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        return trained_tensors(self.flat, self.optimizer)
+
+    def restore(self, tensors: Mapping[str, Tensor]) -> None:
+        restore_trained(self.flat, self.optimizer, tensors)
+
+
+def trained_tensors(flat: FlatParameters, optimizer: Any) -> dict[str, Tensor]:
+    """What brings a trained model back bit for bit, given one of its shape."""
+    return {"master": flat.master, **{f"optimizer.{name}": t for name, t in optimizer.state().items()}}
+
+
+def restore_trained(flat: FlatParameters, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `trained_tensors`, in place."""
+    flat.master.copy_(tensors["master"])
+    flat.publish()
+    prefix = "optimizer."
+    optimizer.load_state({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})

@@ -1,0 +1,99 @@
+"""The models beside the policy: reference, critic, process reward model. Made together, saved and restored together."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from r1kit.algorithms.entropy_control import entropy_coefficient
+from r1kit.models.loading import load_model
+from r1kit.training.critic import Critic
+from r1kit.training.process_reward import ProcessReward
+from r1kit.training.session import Session
+
+
+@dataclass
+class EntropyControl:
+    """The coefficient of the entropy bonus: `kept` is carried on, `acting` is what the next step uses."""
+
+    kept: float = 0.0
+    acting: float = 0.0
+
+    @classmethod
+    def start(cls, settings: Any) -> EntropyControl:
+        """An adapting bonus does not act before entropy was measured once."""
+        return cls(settings.coef, 0.0 if settings.target else settings.coef)
+
+    def observe(self, entropy: float, settings: Any) -> None:
+        """Adapt to the entropy of the step just done."""
+        if settings.target is not None:
+            self.acting, self.kept = entropy_coefficient(
+                self.kept, entropy, target=settings.target, delta=settings.delta, maximum=settings.maximum
+            )
+
+
+@dataclass
+class Roles:
+    """What an update needs beside the session. `reference`: frozen, None where nothing is compared with it."""
+
+    reference: Any = None
+    critic: Critic | None = None
+    process: ProcessReward | None = None
+    entropy: EntropyControl = field(default_factory=EntropyControl)
+
+    @classmethod
+    def open(cls, phases: Sequence[Any], model_path: Path, session: Session, dtype: str) -> Roles:
+        """The roles that any of the stage's `phases` (settings, one for each phase of its schedule) needs, as the
+        session's checkpoint left them, else fresh from `model_path`."""
+        first = phases[0]
+        algorithm, optimizer, world = first.algorithm, first.optimizer, session.world
+        roles = cls(entropy=EntropyControl.start(algorithm.entropy))
+        if any(phase.algorithm.kl_coef for phase in phases):
+            roles.reference = load_model(model_path, dtype=dtype).requires_grad_(False)
+        if algorithm.critic is not None:
+            roles.critic = Critic(algorithm.critic, optimizer, session.model, model_path, world, dtype)
+        if algorithm.process is not None:
+            roles.process = ProcessReward(algorithm.process, optimizer, model_path, session.tokenizer, world, dtype)
+        roles._restore(session.extra, session.state)
+        return roles
+
+    def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        saved = {role: _under(f"{role}.", tensors) for role in ("reference", "critic", "process")}
+        if self.reference is not None and saved["reference"]:
+            for name, parameter in self.reference.named_parameters():
+                parameter.copy_(saved["reference"][name])
+        if self.critic is not None and saved["critic"]:
+            self.critic.restore(saved["critic"])
+        if self.process is not None and saved["process"]:
+            self.process.restore(saved["process"])
+        if "entropy_control" in state:
+            self.entropy = EntropyControl(*state["entropy_control"])
+
+    def tensors(self, algorithm: Any) -> dict[str, Tensor]:
+        """What a checkpoint has to hold; a reference that never changes is read from where the stage started."""
+        found: dict[str, Tensor] = {}
+        if self.reference is not None and algorithm.reference_refresh:
+            found |= {f"reference.{name}": p for name, p in self.reference.named_parameters()}
+        for name, role in (("critic", self.critic), ("process", self.process)):
+            if role is not None:
+                found |= {f"{name}.{key}": tensor for key, tensor in role.tensors().items()}
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """The plain part of it."""
+        return {"entropy_control": [self.entropy.kept, self.entropy.acting]}
+
+    def refresh(self, step: int, algorithm: Any, policy: Any) -> None:
+        """Reference := policy where `step` steps are a multiple of `reference_refresh`."""
+        every = algorithm.reference_refresh
+        if self.reference is not None and every and step % every == 0:
+            self.reference = copy.deepcopy(policy).requires_grad_(False)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
