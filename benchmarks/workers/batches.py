@@ -19,10 +19,10 @@ from r1kit.config.machine import resolve_dtype
 from r1kit.models.checkpoint import from_hf_config, read_config
 from r1kit.records import Group
 from r1kit.tasks import make_task
+from r1kit.training.examples import Example
 from r1kit.training.parallel import World
 from r1kit.training.pretraining import encoded_documents, next_batch
 from r1kit.training.recorder import NullRecorder
-from r1kit.training.update import Example
 
 WARM_UP_STEPS = 2
 

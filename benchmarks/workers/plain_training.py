@@ -80,7 +80,10 @@ class TransformersTraining(Batches):
         steps = []
         for groups in self.group_steps(rl, order):
             examples = examples_of(groups)
-            rows = [Row(e.inputs, np.where(e.mask, e.targets, IGNORED), e.old_logprobs, e.advantage) for e in examples]
+            rows = [
+                Row(e.inputs, np.where(e.mask, e.targets, IGNORED), e.old_logprobs, float(e.advantages[0]))
+                for e in examples
+            ]
             steps.append(Step(rows, sum(len(r.inputs) for r in rows), sum(e.trained_tokens for e in examples)))
         return steps
 
