@@ -43,7 +43,7 @@ def sample(
     if prompt is not None:
         question = ask.free_problem(prompt, chat=chat)
     elif problem is not None:
-        question = ask.written_problem(problem, template or (task.template if task else "compact"))
+        question = ask.written_problem(problem, template or ask.written_template(task))
         task = task if task and task.name == question.task else ask.default_task(question.task)
     elif task is not None:
         question = ask.held_out_problem(task, index)

@@ -17,8 +17,8 @@ import numpy as np
 from r1kit.engines.protocol import Engine, Request, Sample, SamplingParams
 from r1kit.evaluation.rollouts import make_rollout, response_texts
 from r1kit.models.chat import stop_token_ids
-from r1kit.records import Finish, Group, Outcome, Problem, Rollout
-from r1kit.tasks import Task
+from r1kit.records import Finish, Group, Outcome, Problem, Rollout, Verdict
+from r1kit.tasks import Task, verify_many
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -31,6 +31,8 @@ Progress = Callable[[int, int], None]
 WAVE = 1024
 # Responses kept of each example problem.
 SAMPLES_KEPT = 2
+# How a whole response ends: by itself or at the cap. Any other is the engine's failure.
+WHOLE = ("stopped", "length")
 
 
 class EvaluationError(ValueError):
@@ -63,7 +65,7 @@ class Scored:
     @property
     def sampled(self) -> bool:
         """True where the engine gave a whole response (ended by itself or at the cap)."""
-        return self.finish in ("stopped", "length")
+        return self.finish in WHOLE
 
     @property
     def kind(self) -> str:
@@ -191,7 +193,7 @@ class _Asker:
         ]
         samples = self.engine.generate(requests)
         texts = response_texts(self.tokenizer, samples, self.params.stop_token_ids)
-        answers = list(zip(samples, texts, strict=True))
+        answers = list(zip(samples, texts, self._verdicts(wave, samples, texts), strict=True))
         asked = []
         for place, ((index, problem), prompt_ids) in enumerate(zip(wave, prompts, strict=True)):
             own = answers[place * self.samples : (place + 1) * self.samples]
@@ -199,8 +201,24 @@ class _Asker:
             asked.append((index, problem, prompt_ids, judged))
         return asked
 
+    def _verdicts(
+        self, wave: Sequence[tuple[int, Problem]], samples: Sequence[Sample], texts: Sequence[str]
+    ) -> list[dict[str, Verdict]]:
+        """The verdicts of every response, a whole wave judged together; none for one that the engine lost."""
+        whole = [i for i, sample in enumerate(samples) if sample.finish in WHOLE]
+        problems = [wave[i // self.samples][1] for i in whole]
+        judged = dict(zip(whole, verify_many(self.task, problems, [texts[i] for i in whole]), strict=True))
+        return [judged.get(i, {}) for i in range(len(samples))]
+
     def _judge(
-        self, index: int, problem: Problem, prompt_ids: tuple[int, ...], s: int, sample: Sample, text: str
+        self,
+        index: int,
+        problem: Problem,
+        prompt_ids: tuple[int, ...],
+        s: int,
+        sample: Sample,
+        text: str,
+        verdicts: dict[str, Verdict],
     ) -> tuple[Scored, Rollout]:
         rollout = make_rollout(problem.id, s, prompt_ids, sample, temperature=self.params.temperature, text=text)
 
@@ -210,10 +228,9 @@ class _Asker:
                 tokens=rollout.response_length, finish=sample.finish, **rest,
             )  # fmt: skip
 
-        if sample.finish not in ("stopped", "length"):
+        if sample.finish not in WHOLE:
             reason = sample.stop_reason or sample.finish
             return scored("error", reason, right=None, format=None), rollout
-        verdicts = self.task.verify(problem, text)
         accuracy, well_formed = verdicts["accuracy"], verdicts.get("format")
         row = scored(
             accuracy.outcome,

@@ -32,7 +32,9 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> list[
     rendered: Any = tokenizer.apply_chat_template(
         [m.to_json() for m in problem.prompt], tokenize=False, add_generation_prompt=True
     )
-    return tokenizer.encode(rendered + problem.prefill, add_special_tokens=False)
+    # R1-Distill's chat template opens <think> itself: a prefill that stands there already is not written twice.
+    written = bool(problem.prefill.strip()) and rendered.rstrip().endswith(problem.prefill.strip())
+    return tokenizer.encode(rendered if written else rendered + problem.prefill, add_special_tokens=False)
 
 
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:

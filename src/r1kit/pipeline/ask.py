@@ -12,7 +12,7 @@ from r1kit.config.graph import stage_order
 from r1kit.config.load import parse_recipe
 from r1kit.config.schema import EvaluateSettings, Recipe
 from r1kit.config.suggest import nearest
-from r1kit.config.tasks import TASK_KINDS, TaskSettings
+from r1kit.config.tasks import TASK_KINDS, ArithmeticSettings, TaskSettings
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.run_directory import RunDirectory
 
@@ -60,6 +60,11 @@ def default_cap(path: Path) -> int:
 def default_task(name: str) -> TaskSettings:
     """A task with its default settings, to judge with."""
     return TASK_KINDS[name](name=name)
+
+
+def written_template(task: TaskSettings | None) -> str:
+    """How a problem written by hand is asked: as the run's task asks its own, where that is one of numbers."""
+    return task.template if isinstance(task, ArithmeticSettings) else "compact"
 
 
 def written_problem(text: str, template: str) -> Problem:

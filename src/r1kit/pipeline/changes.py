@@ -25,6 +25,8 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     """
     plain = recipe.model_dump(mode="json")
     shared = {key: plain[key] for key in SHARED}
+    if recipe.task.data_files:
+        shared["task data"] = [hash_path(path) for path in recipe.task.data_files]
     found: dict[str, str] = {}
     for name in stage_order(recipe):
         inputs = {key: found[upstream] for key, upstream in stage_inputs(recipe.stages[name]).items()}
@@ -37,7 +39,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 def user_functions(recipe: Recipe, stage: str) -> list[str]:
     """Import paths of the functions of the user's own that a stage may call: the task's verifier and reward parts."""
-    verifier = [recipe.task.verifier] if recipe.task.verifier else []
+    verifier = [recipe.task.own_verifier] if recipe.task.own_verifier else []
     reward = getattr(recipe.stages[stage], "reward", None)
     return verifier + (reward.functions if reward else [])
 
@@ -67,7 +69,7 @@ def refuse_changes(run: RunDirectory, recipe: Recipe, changed: list[str]) -> NoR
         for key, before, after in differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
         if key.split(".")[0] in SHARED or (key.startswith("stages.") and key.split(".")[1] in relevant)
     ]
-    what = "\n".join(lines) or "    the content of an input model or of a function of yours"
+    what = "\n".join(lines) or "    the content of an input model, of a data file or of a function of yours"
     raise RunError(
         f"{run.root} holds a run of other settings; stages already run ({', '.join(changed)}) would change:\n"
         f"{what}\nDo these stages again and keep the others with --redo-changed, keep both with another --out, or "

@@ -28,7 +28,8 @@ WITNESSES = 256
 class Lengths:
     """Of one root model: tokens of the longest prompt, of the longest bare right answer, and positions it knows.
 
-    `unknown` counts prompts with a token the tokenizer does not have, of `prompts` looked at.
+    `unknown` counts prompts with a token the tokenizer does not have, `opened` those whose chat template opens a
+    thought that the task does not know of, of `prompts` looked at.
     """
 
     prompt: int
@@ -36,6 +37,7 @@ class Lengths:
     positions: int
     prompts: int
     unknown: int
+    opened: int
 
 
 def root_model(recipe: Recipe, name: str) -> Path | None:
@@ -57,19 +59,25 @@ def measured_lengths(
     """
     from r1kit.models.chat import encode_prompt, stop_token_ids
     from r1kit.records import prompt_text
+    from r1kit.tasks.templates import thinking_opened
 
     tokenizer, positions = _tokenizer(model)
     stop_token_ids(tokenizer)
     longest = nlargest(WITNESSES, chain(train, test), key=lambda p: len(prompt_text(p.prompt)) + len(p.prefill))
     looked_at = {p.id: p for p in (*islice(train, WITNESSES), *islice(test, WITNESSES), *longest)}
     prompts = [encode_prompt(tokenizer, problem) for problem in looked_at.values()]
+    endings = [str(tokenizer.decode(prompt[-8:])).rstrip() for prompt in prompts]
     missing = tokenizer.unk_token_id
     return Lengths(
         prompt=max(map(len, prompts)),
-        answer=max(len(tokenizer.encode(text, add_special_tokens=False)) for text in answers),
+        answer=max((len(tokenizer.encode(text, add_special_tokens=False)) for text in answers), default=0),
         positions=positions,
         prompts=len(prompts),
         unknown=sum(missing in prompt for prompt in prompts) if missing is not None else 0,
+        opened=sum(
+            ending.endswith("<think>") and not thinking_opened(problem)
+            for ending, problem in zip(endings, looked_at.values(), strict=True)
+        ),
     )
 
 

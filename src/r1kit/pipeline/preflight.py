@@ -8,7 +8,7 @@ memory.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from r1kit.config.graph import edge_output, stage_paths
 from r1kit.config.reward_parts import PartSettings
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
-from r1kit.config.tasks import TaskSettings
+from r1kit.config.tasks import ArithmeticSettings, TaskSettings
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_model, stage_lengths
 from r1kit.pipeline.lineage import memory_bytes
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from r1kit.tasks import Task
 
 DRAWN = 4096
+PROGRAMS = 32  # right responses tried where each runs a program
 
 
 @dataclass(frozen=True)
@@ -113,22 +114,45 @@ def _task(recipe: Recipe) -> Iterator[Check]:
 
     task = make_task(_limited(recipe))
     train, test = task.problems("train"), task.problems("test")
+    for note in getattr(task, "notes", list)():
+        yield Check("task data", True, note)
     shared = {p.family for p in train} & {p.family for p in test}
+    trains = any(isinstance(stage, (PretrainSettings, RLSettings)) for stage in recipe.stages.values())
+    filled = bool(test and (train or not trains))
     yield Check(
         "train and held-out are disjoint",
-        bool(train and test) and not shared,
+        filled and not shared,
         f"{len(train)} training and {len(test)} held-out problems, {len(shared)} shared families"
         + (f", such as {sorted(shared)[0]}" if shared else "")
-        + ("" if train and test else ": one side is empty; widen the task or move task.test_share"),
+        + ("" if filled else ": one side is empty; widen the task or move task.test_share"),
     )
-    if not (train and test):
+    if not filled:
         return
+    yield from _corpora(recipe)
     yield from _enough_problems(recipe, len(train))
-    yield _golds(task, [*islice(train, WITNESSES), *islice(test, WITNESSES)])
+    yield _golds(task, [*witnessed(train), *witnessed(test)])
     for name, stage in recipe.stages.items():
         if isinstance(stage, RLSettings):
-            yield _full_marks(name, stage, task, list(islice(train, WITNESSES)))
+            yield _full_marks(name, stage, task, witnessed(train))
     yield from _lengths(recipe, train, test)
+
+
+def _corpora(recipe: Recipe) -> Iterator[Check]:
+    """The text a tiny base reads is written about the problems of a task of numbers."""
+    for name, stage in recipe.stages.items():
+        if isinstance(stage, PretrainSettings) and not isinstance(recipe.task, ArithmeticSettings):
+            advice = "start from a checkpoint instead (model: its directory)"
+            found = f"text to pretrain on is there for countdown and multiplication, not for {recipe.task.name}"
+            yield Check(f"{name}: corpus", False, f"{found}: {advice}")
+
+
+def witnessed(problems: Sequence[Problem]) -> list[Problem]:
+    """The first problems of which a right response is known: WITNESSES of them, fewer where judging runs programs."""
+    from r1kit.tasks import witness_response
+
+    known = (problem for problem in problems if witness_response(problem) is not None)
+    programs = bool(problems) and problems[0].payload.get("kind") == "code"
+    return list(islice(known, PROGRAMS if programs else WITNESSES))
 
 
 def _limited(recipe: Recipe) -> TaskSettings:
@@ -151,18 +175,20 @@ def _enough_problems(recipe: Recipe, problems: int) -> Iterator[Check]:
             )
 
 
-def witness_response(problem: Problem) -> str:
-    """A right, well-formed response to a problem, from the solution its generator kept."""
-    from r1kit.tasks.templates import thinking_opened
+def _right(problem: Problem) -> str:
+    from r1kit.tasks import witness_response
 
-    witness = problem.metadata["witness"]
-    opening = "" if thinking_opened(problem) else "<think>"
-    return f"{opening}{witness}</think><answer>{witness}</answer>"
+    response = witness_response(problem)
+    assert response is not None, f"{problem.id} was to be one of a known answer"
+    return response
 
 
 def _golds(task: Task, problems: Sequence[Problem]) -> Check:
-    wrong = [p.id for p in problems if not task.verify(p, witness_response(p))["accuracy"].correct]
-    found = f"the solutions of {len(problems)} problems verify"
+    from r1kit.tasks import verify_many
+
+    verdicts = verify_many(task, problems, [_right(p) for p in problems])
+    wrong = [p.id for p, v in zip(problems, verdicts, strict=True) if not v["accuracy"].correct]
+    found = f"the solutions of {len(problems)} problems verify" if problems else "not looked at: no solution is known"
     return Check("golds verify", not wrong, f"{len(wrong)} do not, such as {wrong[0]}" if wrong else found)
 
 
@@ -172,7 +198,11 @@ def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Pro
 
     title = f"{name}: a right response can score full marks"
     parts = stage.reward.resolved()
-    given = task.verify(problems[0], witness_response(problems[0]))
+    if not problems:
+        return Check(title, True, "not looked at: of no problem a right response is known")
+    right = _rollouts(task, problems, [_right(p) for p in problems])
+    empty = _rollouts(task, problems, [""] * len(problems))
+    given = right[0].verdicts
     unknown = sorted({verdict for part in parts.values() for verdict in part.reads} - set(given))
     if unknown:
         return Check(
@@ -183,16 +213,15 @@ def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Pro
         )
     # Loads what is the user's own, or says why it cannot, and lets it judge once.
     whole = make_reward(stage.reward, steps=stage.steps)
-    right = _judged(task, problems[0], witness_response(problems[0]))
     for step in stage.reward.phases(stage.steps):
-        if not whole.one(problems[0], right, max_tokens=stage.sampling.max_tokens, step=step):
+        if not whole.one(problems[0], right[0], max_tokens=stage.sampling.max_tokens, step=step):
             failing = ", ".join(whole.failures) or "the verdict"
             return Check(title, False, f"{failing} gives no value for the right response to {problems[0].id}")
     rules = {part: s for part, s in parts.items() if s.rule}
     steps = [step for step in stage.reward.phases(stage.steps) if any(_paid(s, step, stage) for s in rules.values())]
     if not steps:
         return Check(title, True, f"not looked at: {', '.join(parts)} does not go by right and wrong")
-    found = [_phase(title, stage, rules, step, task, problems) for step in steps]
+    found = [_phase(title, stage, rules, step, problems, right, empty) for step in steps]
     return next((check for check in found if not check.ok), found[-1])
 
 
@@ -206,18 +235,24 @@ def _phase(
     stage: RLSettings,
     rules: Mapping[str, PartSettings],
     step: int,
-    task: Task,
     problems: Sequence[Problem],
+    right: Sequence[Rollout],
+    empty: Sequence[Rollout],
 ) -> Check:
-    reward = _scorer(stage, rules, step, task)
-    best = max(reward(p, witness_response(p)) for p in problems)
-    short = [p.id for p in problems if reward(p, witness_response(p)) < best]
-    empty = max(reward(p, "") for p in problems)
-    lacking = [
-        v for p in problems[:1] for v, verdict in task.verify(p, witness_response(p)).items() if verdict.score != 1.0
-    ]
-    ok = not short and not lacking and empty < best
-    found = f"a right response earns {best:g}, an empty one {empty:g}"
+    from r1kit.rewards import Reward
+
+    reward = Reward(rules, steps=stage.steps)
+
+    def earned(rollouts: Sequence[Rollout]) -> list[float]:
+        pairs = zip(problems, rollouts, strict=True)
+        return [sum(reward.one(p, r, max_tokens=stage.sampling.max_tokens, step=step).values()) for p, r in pairs]
+
+    scores, nothing = earned(right), max(earned(empty))
+    best = max(scores)
+    short = [p.id for p, score in zip(problems, scores, strict=True) if score < best]
+    lacking = [name for name, verdict in right[0].verdicts.items() if verdict.score != 1.0]
+    ok = not short and not lacking and nothing < best
+    found = f"a right response earns {best:g}, an empty one {nothing:g}"
     if lacking:
         found += f"; a right response fails {', '.join(lacking)} under template {stage_template(problems[0])}"
     elif short:
@@ -229,29 +264,18 @@ def stage_template(problem: Problem) -> str:
     return str(problem.metadata.get("template", "unknown"))
 
 
-def _scorer(
-    stage: RLSettings, rules: Mapping[str, PartSettings], step: int, task: Task
-) -> Callable[[Problem, str], float]:
-    from r1kit.rewards import Reward
-
-    reward = Reward(rules, steps=stage.steps)
-
-    def score(problem: Problem, text: str) -> float:
-        rollout = _judged(task, problem, text)
-        return sum(reward.one(problem, rollout, max_tokens=stage.sampling.max_tokens, step=step).values())
-
-    return score
-
-
-def _judged(task: Task, problem: Problem, text: str) -> Rollout:
-    """A rollout of one prompt token and one response token: length must play no part in what is looked at here."""
+def _rollouts(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[Rollout]:
+    """Judged rollouts of one prompt and one response token each: length must play no part in what is looked at here."""
     import numpy as np
 
     from r1kit.records import Rollout
+    from r1kit.tasks import verify_many
 
     zeros = np.zeros(2)
-    rollout = Rollout(problem.id, 0, 1, zeros, zeros, zeros, zeros, zeros, "stopped", text=text)
-    return rollout.scored(task.verify(problem, text), {})
+    return [
+        Rollout(problem.id, 0, 1, zeros, zeros, zeros, zeros, zeros, "stopped", text=text).scored(verdicts, {})
+        for problem, text, verdicts in zip(problems, texts, verify_many(task, problems, texts), strict=True)
+    ]
 
 
 def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) -> Iterator[Check]:
@@ -259,7 +283,7 @@ def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) 
     from r1kit.models.chat import PromptError
     from r1kit.models.checkpoint import CheckpointError
 
-    answers = [witness_response(p) for p in (*islice(train, WITNESSES), *islice(test, WITNESSES))]
+    answers = [_right(p) for p in (*witnessed(train), *witnessed(test))]
     found: dict[Path | None, Lengths] = {}
     for name, stage in recipe.stages.items():
         if not isinstance(stage, (PretrainSettings, RLSettings, EvaluateSettings)):
@@ -276,5 +300,8 @@ def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) 
                 return
             unknown = f"{lengths.unknown} of {lengths.prompts} prompts have an unknown token"
             yield Check(what, not lengths.unknown, unknown)
+            if lengths.opened:
+                advice = 'set task.prefill: "<think>\\n", so that responses are read as beginning inside the thought'
+                yield Check(what, False, f"the chat template itself opens <think>: {advice}")
         for check in stage_lengths(name, stage, found[model]):
             yield Check(*check)

@@ -4,7 +4,7 @@ from r1kit.sandbox.launch import TIERS
 from r1kit.sandbox.opening import open_sandbox
 from r1kit.sandbox.pool import CellPool
 from r1kit.sandbox.protocol import Job, Limits, Result, Sandbox, SandboxError
-from r1kit.sandbox.shared import open_by, shared_limits, shared_sandbox, use_sandbox
+from r1kit.sandbox.shared import close_shared, open_by, shared_limits, shared_sandbox, use_sandbox
 
 __all__ = [
     "TIERS",
@@ -14,6 +14,7 @@ __all__ = [
     "Result",
     "Sandbox",
     "SandboxError",
+    "close_shared",
     "open_by",
     "open_sandbox",
     "shared_limits",

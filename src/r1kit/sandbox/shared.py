@@ -37,6 +37,15 @@ def shared_sandbox() -> CellPool:
         return _opened[key]
 
 
+def close_shared() -> None:
+    """Close what `shared_sandbox` opened; the next call opens another one."""
+    with _lock:
+        for pool in _opened.values():
+            atexit.unregister(pool.close)
+            pool.close()
+        _opened.clear()
+
+
 def open_by(settings: SandboxSettings) -> CellPool:
     """A sandbox of one's own by a recipe's settings, to be closed by the caller."""
     return open_sandbox(

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from r1kit.records import Problem, Verdict
+from r1kit.sandbox import close_shared
 from r1kit.tasks.countdown import Countdown
+from r1kit.tasks.from_files import FileTask
+from r1kit.tasks.knights_knaves import KnightsKnaves
 from r1kit.tasks.multiplication import Multiplication
 from r1kit.tasks.own_verifier import OwnVerifier
-
-_TASKS: dict[str, type[Countdown] | type[Multiplication]] = {
-    Countdown.name: Countdown,
-    Multiplication.name: Multiplication,
-}
+from r1kit.tasks.question_task import QuestionTask
+from r1kit.tasks.reasoning_gym import ReasoningGym
+from r1kit.tasks.shapes import witness_response
 
 
 class Task(Protocol):
-    """A source of problems with its own verifier. Deterministic in its settings."""
+    """A source of problems with its own verifier. Deterministic in its settings.
+
+    A task whose judging waits for other processes may also have `verify_many`, see the function of that name.
+    """
 
     name: str
 
@@ -39,6 +44,19 @@ class Task(Protocol):
         ...
 
 
+_TASKS: Mapping[str, Callable[[Any], Task]] = {
+    "countdown": Countdown,
+    "multiplication": Multiplication,
+    "math": FileTask,
+    "code": FileTask,
+    "choice": FileTask,
+    "instruction": FileTask,
+    "file": FileTask,
+    "knights_knaves": KnightsKnaves,
+    "reasoning_gym": ReasoningGym,
+}
+
+
 def make_task(settings: Any) -> Task:
     """The task that `settings.name` names, with its knobs from the settings' other attributes.
 
@@ -47,8 +65,37 @@ def make_task(settings: Any) -> Task:
     if settings.name not in _TASKS:
         raise ValueError(f"task.name is {settings.name!r}: expected one of {', '.join(_TASKS)}")
     task = _TASKS[settings.name](settings)
-    own = getattr(settings, "verifier", None)
+    own = None if isinstance(task, QuestionTask) else getattr(settings, "verifier", None)
     return OwnVerifier(task, own) if own else task
 
 
-__all__ = ["Countdown", "Multiplication", "Task", "make_task"]
+def close_judges() -> None:
+    """End the processes that judges of this process have started, if any; a later judge starts its own."""
+    voters = sys.modules.get("r1kit.verifiers.math.verify")
+    if voters is not None:
+        voters.close_default_pool()
+    close_shared()
+
+
+def verify_many(task: Task, problems: Sequence[Problem], responses: Sequence[str]) -> list[dict[str, Verdict]]:
+    """`task.verify` of every (problem, response), in order; tasks that can judge many side by side do."""
+    many = getattr(task, "verify_many", None)
+    if many is not None:
+        verdicts: list[dict[str, Verdict]] = many(problems, responses)
+        return verdicts
+    return [task.verify(problem, response) for problem, response in zip(problems, responses, strict=True)]
+
+
+__all__ = [
+    "Countdown",
+    "FileTask",
+    "KnightsKnaves",
+    "Multiplication",
+    "QuestionTask",
+    "ReasoningGym",
+    "Task",
+    "close_judges",
+    "make_task",
+    "verify_many",
+    "witness_response",
+]

@@ -19,7 +19,7 @@ from typing import Any
 
 from r1kit.config.errors import UserError
 from r1kit.records import Verdict
-from r1kit.tasks.columns import Item, find_columns, item_of
+from r1kit.tasks.columns import Columns, Item, find_columns, item_of
 from r1kit.tasks.data_files import Row, read_rows
 from r1kit.tasks.grade import Policies, in_order
 from r1kit.tasks.search import render, witness
@@ -33,6 +33,7 @@ CHECKS = {
     "reference": "the reference solution passes",
     "duplicate": "no problem twice",
 }
+CONFLICT = ", with another answer"
 REFERENCES = 5  # solutions tried where a row has several
 MAX_VALUES = (1_000, 20_000)  # largest value on the way to a countdown target: narrow first, it is faster
 MAX_NUMBERS = 6
@@ -88,15 +89,38 @@ def check_data(
 
     `progress` is told how many golds of how many are done.
     """
+    return examined(
+        path,
+        lambda rows: find_columns(rows, str(path), kind=kind, problem=problem, answer=answer),
+        policies=policies or {},
+        progress=progress,
+    )[1]
+
+
+def examined(
+    path: Path,
+    find: Callable[[Sequence[Row]], Columns],
+    *,
+    policies: Policies,
+    golds: bool = True,
+    references: bool = True,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[list[Item], DataReport]:
+    """The items of a file that nothing is wrong with, and the report on all of them; `find` tells its columns.
+
+    Of a problem that is there twice the first item stays, or none where the answers differ. `golds`: answers have to be
+    there and verify. `references`: programs are run, not only their tests read.
+    """
     began = time.perf_counter()
     rows = list(read_rows(path))
     good = [row for row in rows if not row.error]
     if not good:
         first = f"no row can be read; {rows[0].place}: {rows[0].error}" if rows else "the file is empty"
         raise UserError(f"{path}: {first}")
-    columns = find_columns(good, str(path), kind=kind, problem=problem, answer=answer)
+    columns = find(good)
     report = DataReport(str(path), columns.describe(), len(rows))
-    seen: dict[bytes, tuple[str, str]] = {}
+    seen: dict[bytes, tuple[Row, str]] = {}
+    contradicted: set[int] = set()
     items = []
     for row in rows:
         report.checked["row"] += 1
@@ -107,12 +131,11 @@ def check_data(
             continue
         if item is None:
             _note(report, row, "row", row.error)
-        elif _filled(report, item):
-            _first(report, item, seen)
+        elif _filled(report, item, golds):
+            contradicted |= _first(report, item, seen)
             items.append(item)
-    own = policies or {}
-    found = in_order(lambda item: _gold(item, own), items)
-    for done, (item, (check, voter, message)) in enumerate(zip(items, found, strict=True)):
+    found = in_order(lambda item: _gold(item, policies, references), items) if golds else []
+    for done, (item, (check, voter, message)) in enumerate(zip(items, found, strict=golds)):
         progress(done, len(items))
         report.checked[check] += 1
         if message:
@@ -121,18 +144,19 @@ def check_data(
             report.deciders[voter] += 1
     report.findings.sort(key=lambda f: f.number)
     report.seconds = time.perf_counter() - began
-    return report
+    wrong = contradicted | {finding.number for finding in report.findings}
+    return [item for item in items if item.row.number not in wrong], report
 
 
 def _note(report: DataReport, row: Row, check: str, message: str) -> None:
     report.findings.append(Finding(row.number, row.place, check, message))
 
 
-def _filled(report: DataReport, item: Item) -> bool:
+def _filled(report: DataReport, item: Item, golds: bool) -> bool:
     """Notes empty fields; False where there is nothing to check."""
     report.checked["empty"] += 1
     values = item.gold if isinstance(item.gold, list) else [item.gold]
-    no_gold = all(value is None or not str(value).strip() for value in values)
+    no_gold = golds and all(value is None or not str(value).strip() for value in values)
     if not item.prompt and item.kind != "code":
         _note(report, item.row, "empty", "the problem is empty")
     if no_gold:
@@ -140,19 +164,21 @@ def _filled(report: DataReport, item: Item) -> bool:
     return not no_gold
 
 
-def _first(report: DataReport, item: Item, seen: dict[bytes, tuple[str, str]]) -> None:
-    """Notes a problem that stood before, and whether its answer was the same."""
+def _first(report: DataReport, item: Item, seen: dict[bytes, tuple[Row, str]]) -> set[int]:
+    """Notes a problem that stood before; the number of that row, where its answer was another one."""
     prompt = _squeezed(item.prompt)
     if not prompt:
-        return
+        return set()
     report.checked["duplicate"] += 1
     key = hashlib.blake2b(prompt.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     gold = _squeezed(str(item.gold))
-    place, before = seen.setdefault(key, (item.row.place, gold))
-    if place != item.row.place:
-        first = place.removeprefix(f"{report.path}:")
-        same = "" if before == gold else ", with another answer"
-        _note(report, item.row, "duplicate", f"the problem of {'line ' * first.isdigit()}{first}{same}")
+    row, before = seen.setdefault(key, (item.row, gold))
+    if row.number == item.row.number:
+        return set()
+    first = row.place.removeprefix(f"{report.path}:")
+    same = "" if before == gold else CONFLICT
+    _note(report, item.row, "duplicate", f"the problem of {'line ' * first.isdigit()}{first}{same}")
+    return set() if before == gold else {row.number}
 
 
 def _squeezed(text: str) -> str:
@@ -162,11 +188,11 @@ def _squeezed(text: str) -> str:
 Checked = tuple[str, str, str]  # the check, who decided, what is wrong
 
 
-def _gold(item: Item, policies: Policies) -> Checked:
+def _gold(item: Item, policies: Policies, references: bool) -> Checked:
     """Check one gold; an error of ours is tried once more."""
     for _ in range(2):
         try:
-            check, verdict, message = _judged(item, {**policies.get(item.kind, {}), **item.policy})
+            check, verdict, message = _judged(item, {**policies.get(item.kind, {}), **item.policy}, references)
         except ValueError as error:  # KindError and those of kinds that are checked without a judge
             return "gold", "", str(error)
         if verdict.outcome != "error":
@@ -177,7 +203,7 @@ def _gold(item: Item, policies: Policies) -> Checked:
     return check, verdict.voter, message or f"{_shown(item.gold)}: {reason}"
 
 
-def _judged(item: Item, policy: dict[str, Any]) -> tuple[str, Verdict, str]:
+def _judged(item: Item, policy: dict[str, Any], references: bool) -> tuple[str, Verdict, str]:
     gold, kind = item.gold, item.kind
     if kind == "math":
         return "gold", *_math(gold, policy)
@@ -186,7 +212,7 @@ def _judged(item: Item, policy: dict[str, Any]) -> tuple[str, Verdict, str]:
     if kind == "countdown":
         return "gold", *_countdown(item)
     if kind == "code":
-        return _code(item)
+        return _code(item, references)
     judge = make_judge(kind, gold, policy)
     if kind == "knights_knaves" and isinstance(item.reference, list):
         unique = judge_puzzle(gold["statements"], item.reference)
@@ -200,14 +226,18 @@ def _judged(item: Item, policy: dict[str, Any]) -> tuple[str, Verdict, str]:
     return "gold", judge("-"), ""
 
 
-def _math(gold: Any, policy: dict[str, Any]) -> tuple[Verdict, str]:
+def bare_math(gold: Any) -> str:
+    """The answer itself, out of a box, `#### `, an answer line or phrase that a gold is written in."""
     from r1kit.verifiers.math import DEFAULT_POLICY, extract
 
-    judge = make_judge("math", gold, {k: v for k, v in policy.items() if k not in ("answer", "strict")})
     text = str(gold[0] if isinstance(gold, list) else gold).strip()
     found = extract(text, DEFAULT_POLICY)
-    marked = found is not None and found.where not in ("formula", "number")
-    bare = found.text if found is not None and marked else text
+    return found.text if found is not None and found.where not in ("formula", "number") else text
+
+
+def _math(gold: Any, policy: dict[str, Any]) -> tuple[Verdict, str]:
+    judge = make_judge("math", gold, {k: v for k, v in policy.items() if k not in ("answer", "strict")})
+    bare = bare_math(gold)
     plain = bare[1:-1] if bare[0] == bare[-1] == "$" and "$" not in bare[1:-1] else bare
     verdict = judge(plain if plain != bare else f"${bare}$")
     if not verdict.correct:
@@ -246,7 +276,7 @@ def _countdown(item: Item) -> tuple[Verdict, str]:
     return Verdict("skip", None, "gold_invalid", voter="search"), reason
 
 
-def _code(item: Item) -> tuple[str, Verdict, str]:
+def _code(item: Item, references: bool) -> tuple[str, Verdict, str]:
     """By the reference solutions; without one only that the tests can be read."""
     from r1kit.sandbox import shared_sandbox
     from r1kit.verifiers.code import CodeProblem, judge_code
@@ -254,9 +284,10 @@ def _code(item: Item) -> tuple[str, Verdict, str]:
     problem = item.gold if isinstance(item.gold, CodeProblem) else CodeProblem.from_json(item.gold)
     if not problem.has_tests:
         return "gold", Verdict("skip", None, "no_tests"), "the problem has no tests"
-    sources = _sources(item.reference)
-    if not sources:
-        return "gold", Verdict.scored(1, "correct", voter="tests read, no reference"), ""
+    sources = reference_sources(item.reference)
+    if not sources or not references:
+        unused = "reference not run" if sources else "no reference"
+        return "gold", Verdict.scored(1, "correct", voter=f"tests read, {unused}"), ""
     verdict = Verdict("skip", None, "no_tests")
     for source in sources[:REFERENCES]:
         verdict = judge_code(source, problem, shared_sandbox())
@@ -267,7 +298,8 @@ def _code(item: Item) -> tuple[str, Verdict, str]:
     return "reference", verdict, "" if verdict.correct else message
 
 
-def _sources(reference: Any) -> list[str]:
+def reference_sources(reference: Any) -> list[str]:
+    """The sources of a reference column: one text, or several as a list or its JSON."""
     if isinstance(reference, str) and reference.lstrip().startswith("["):
         try:
             reference = json.loads(reference)

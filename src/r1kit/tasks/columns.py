@@ -6,20 +6,22 @@ so that a wrong one is seen.
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from r1kit.config.errors import UserError
 from r1kit.config.suggest import nearest
+from r1kit.tasks.code_questions import code_question
 from r1kit.tasks.data_files import Row
 from r1kit.verifiers.choice import LETTERS
 from r1kit.verifiers.registry import KINDS
 
 PROBLEM = ("problem", "question", "prompt", "query", "quiz", "text", "instruction", "input", "messages")
-CONTEXT = ("passage", "context", "body", "starter_code")
+CONTEXT = ("passage", "context", "body")
 ANSWER = ("answer", "final_answer", "gold", "ground_truth", "gt_answer", "target", "output", "label", "solution")
 CHOSEN = ("label", "correct", "answerkey", "answer_index", *ANSWER)
 OPTIONS = ("options", "choices")
@@ -53,7 +55,10 @@ RECORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One problem of a file. `reference`: a solution (code, an expression, an assignment), where the row has one."""
+    """One problem of a file. `reference`: a solution (code, an expression, an assignment), where the row has one.
+
+    `prompt` tells problems apart; `question` is what a model is to be asked, for choice without the options.
+    """
 
     row: Row
     id: Any
@@ -63,17 +68,26 @@ class Item:
     policy: Mapping[str, Any] = field(default_factory=dict)
     reference: Any = None
     opened: bool = False
+    question: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a file hold what. `form`: the format of published code sets."""
+    """Which columns of a file hold what.
+
+    `form`: the format of published code sets; `code`: what it is read with. `fixed`: the kind is the caller's, columns
+    of the names kind and policy are data like any other.
+    """
 
     kind: str
     form: str = ""
     problem: tuple[str, ...] = ()
     answer: str = ""
     options: tuple[str, ...] = ()
+    reference: str = ""
+    id: str = ""
+    code: Mapping[str, Any] = field(default_factory=dict)
+    fixed: bool = False
 
     def describe(self) -> str:
         """One line for a person."""
@@ -86,38 +100,62 @@ class Columns:
 
 
 def find_columns(
-    rows: Sequence[Row], source: str, *, kind: str | None = None, problem: Sequence[str] = (), answer: str | None = None
+    rows: Sequence[Row],
+    source: str,
+    *,
+    kind: str | None = None,
+    problem: Sequence[str] = (),
+    answer: str | None = None,
+    options: Sequence[str] = (),
+    answer_needed: bool = True,
+    naming: str = "--{}-column",
 ) -> Columns:
-    """The columns of a file, by name; one without any value does not count. UserError where they cannot be told."""
+    """The columns of a file, by name; one without any value does not count. UserError where they cannot be told.
+
+    `naming` is how the caller lets a column be named, for messages.
+    """
+    present = present_columns(rows)
+    require_columns((*problem, *([answer] if answer else []), *options), present.values(), source)
+    if kind is not None and kind not in KINDS:
+        raise UserError(f"--kind {kind}{nearest(kind, KINDS)}: expected one of {', '.join(KINDS)}")
+    sign = next(((k, f) for k, f, names in SIGNS if (kind or k) == k and set(names) <= set(present)), None)
+    found, form = sign or (kind or "math", "")
+    needs_sign = found in ("countdown", "knights_knaves", "instructions") or (found == "code" and not answer)
+    if found == "record" or (needs_sign and not sign):
+        return Columns(found)
+    listed = next(((present[n],) for n in OPTIONS if n in present), ())
+    letters = tuple(present[c] for c in "abcdefghij" if c in present)
+    asked = tuple(problem) or _asked(present)
+    if found == "code" and not form and answer:
+        return Columns(found, "", asked, answer)
+    if found not in ("math", "choice", "exact", "regex", "integer"):
+        return Columns(found, form, asked)
+    names = CHOSEN if found == "choice" else ANSWER
+    answer = answer or next((present[n] for n in names if n in present and present[n] not in asked), None)
+    if (answer is None and answer_needed) or not asked:
+        what = "answer" if asked else "problem"
+        raise UserError(
+            f"{source}: which column is the {what}? Its columns are {', '.join(present.values()) or 'none'}; "
+            f"name it with {naming.format(what)}"
+        )
+    return Columns(found, "", asked, answer or "", (tuple(options) or listed or letters) if found == "choice" else ())
+
+
+def present_columns(rows: Sequence[Row]) -> dict[str, str]:
+    """The names of columns with a value in some row, by their small letters."""
     present: dict[str, str] = {}
     for row in rows:
         for name, value in row.data.items():
             if value is not None:
                 present.setdefault(name.lower(), name)
-    for name in (*problem, *([answer] if answer else [])):
-        if name not in present.values():
-            hint = nearest(name, present.values())
-            raise UserError(f"{source}: no column {name!r}{hint}; its columns are {', '.join(present.values())}")
-    if kind is not None and kind not in KINDS:
-        raise UserError(f"--kind {kind}{nearest(kind, KINDS)}: expected one of {', '.join(KINDS)}")
-    sign = next(((k, f) for k, f, names in SIGNS if (kind or k) == k and set(names) <= set(present)), None)
-    found, form = sign or (kind or "math", "")
-    if found == "record" or (found in ("code", "countdown", "knights_knaves", "instructions") and not sign):
-        return Columns(found)
-    options = next(((present[n],) for n in OPTIONS if n in present), ())
-    letters = tuple(present[c] for c in "abcdefghij" if c in present)
-    asked = tuple(problem) or _asked(present)
-    if found not in ("math", "choice", "exact", "regex", "integer"):
-        return Columns(found, form, asked)
-    names = CHOSEN if found == "choice" else ANSWER
-    answer = answer or next((present[n] for n in names if n in present and present[n] not in asked), None)
-    if answer is None or not asked:
-        what = "answer" if asked else "problem"
-        raise UserError(
-            f"{source}: which column is the {what}? Its columns are {', '.join(present.values()) or 'none'}; "
-            f"name it with --{what}-column"
-        )
-    return Columns(found, "", asked, answer, (options or letters) if found == "choice" else ())
+    return present
+
+
+def require_columns(names: Sequence[str], known: Collection[str], source: str) -> None:
+    """UserError for the first name that is no column."""
+    for name in names:
+        if name not in known:
+            raise UserError(f"{source}: no column {name!r}{nearest(name, known)}; its columns are {', '.join(known)}")
 
 
 def _asked(present: Mapping[str, str]) -> tuple[str, ...]:
@@ -130,10 +168,11 @@ def item_of(row: Row, columns: Columns) -> Item:
     data = row.data
     if columns.kind == "record":
         return _recorded(row)
-    kind = str(data.get("kind") or columns.kind)
-    own = next((data[name] for name in IDS if data.get(name) is not None), row.number)
-    prompt = "\n".join(_text(data.get(name)) for name in columns.problem).strip()
-    policy, reference = dict(data.get("policy") or {}), None
+    kind = str((not columns.fixed and data.get("kind")) or columns.kind)
+    own = next((data[name] for name in (columns.id, *IDS) if data.get(name) is not None), row.number)
+    question = prompt = "\n".join(filter(None, (_text(data.get(name)) for name in columns.problem))).strip()
+    policy = {} if columns.fixed else dict(data.get("policy") or {})
+    reference = data.get(columns.reference)
     gold: Any = data.get(columns.answer)
     if kind == "choice" and columns.options:
         texts = _texts(data, columns.options)
@@ -148,14 +187,31 @@ def item_of(row: Row, columns: Columns) -> Item:
         gold, reference = {n: data.get(n) for n in ("names", "statements")}, data.get("solution")
     elif kind == "instructions":
         gold = {"kinds": data.get("instruction_id_list"), "kwargs": data.get("kwargs")}
-    elif kind == "code" and columns.form:
-        from r1kit.verifiers.code.formats import FORMATS
+    elif kind == "code":
+        gold, question = _code(data, columns, question)
+        prompt = question
+        reference = reference or data.get(REFERENCE.get(columns.form, ""))
+    return Item(row, own, prompt, kind, gold, policy, reference, question=question)
 
-        try:
-            gold, reference = FORMATS[columns.form](data), data.get(REFERENCE.get(columns.form, ""))
-        except (KeyError, TypeError, AttributeError, SyntaxError) as error:
-            raise ValueError(f"not a row of {columns.form}: {type(error).__name__}: {error}") from None
-    return Item(row, own, prompt, kind, gold, policy, reference)
+
+def _code(data: Mapping[str, Any], columns: Columns, question: str) -> tuple[Any, str]:
+    """The tests of a row, and what it asks."""
+    from r1kit.verifiers.code.formats import FORMATS
+
+    if not columns.form:
+        tests = _listed(data.get(columns.answer))
+        if not isinstance(tests, Mapping):
+            expected = "expected the tests as an object or its JSON (docs/verifiers-code.md)"
+            raise ValueError(f"{columns.answer} is {str(tests)[:80]!r}: {expected}")
+        return tests, question
+    read = FORMATS[columns.form]
+    taken = inspect.signature(read).parameters
+    options = {name: value for name, value in columns.code.items() if name in taken}
+    try:
+        problem = read(data, **options)
+        return replace(problem, **columns.code), code_question(columns.form, data, question)
+    except (KeyError, TypeError, AttributeError, SyntaxError) as error:
+        raise ValueError(f"not a row of {columns.form}: {type(error).__name__}: {error}") from None
 
 
 def _recorded(row: Row) -> Item:

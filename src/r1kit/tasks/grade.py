@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from r1kit.config.errors import UserError
+from r1kit.config.machine import usable_cores
 from r1kit.records import Verdict
 from r1kit.tasks.columns import IDS, Item, find_columns, item_of
 from r1kit.tasks.data_files import Row, read_rows
@@ -25,8 +26,8 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 Policies = Mapping[str, Mapping[str, Any]]
 
-THREADS = 4  # judges wait for voters and sandboxes, which are processes
-AHEAD = 64  # judged before their turn to be written
+THREADS = max(4, usable_cores())  # judges wait for voters and sandboxes, which are processes
+AHEAD = 16 * THREADS  # judged before their turn to be written
 RESPONSES = ("response", "responses", "completion", "completions", "prediction", "output", "text")
 
 
@@ -206,16 +207,21 @@ def grade(jobs: Iterable[Job]) -> Iterator[Graded]:
 def _graded(job: Job) -> Graded:
     if job.judge is None:
         return Graded(job, Verdict("skip", None, "gold_invalid"))
+    return Graded(job, *settled(job.judge, job.prediction, job.opened))
+
+
+def settled(judge: Judge, prediction: str, opened: bool) -> tuple[Verdict, str]:
+    """The verdict, and what the judge raised, if it did: a defect in a judge must not cost the other answers."""
     began, trouble, verdict = time.perf_counter(), "", None
     for _ in range(2):  # an error is tried once more
         try:
-            verdict, trouble = job.judge(job.prediction, job.opened), ""
-        except Exception as error:  # a defect in a judge must not cost the other rows: it is reported as such
+            verdict, trouble = judge(prediction, opened), ""
+        except Exception as error:
             verdict, trouble = Verdict("error", None, "voter_failed"), f"{type(error).__name__}: {error}"
         if verdict.outcome != "error":
             break
     assert verdict is not None
-    return Graded(job, replace(verdict, seconds=time.perf_counter() - began), trouble)
+    return replace(verdict, seconds=time.perf_counter() - began), trouble
 
 
 def in_order(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:

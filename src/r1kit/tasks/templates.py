@@ -69,12 +69,17 @@ def r1_zero(question: str) -> Prompt:
     return Prompt((Message("text", _R1_ZERO.format(question=question.removesuffix("."))),))
 
 
+def countdown_question(numbers: Sequence[int], target: int) -> str:
+    """TinyZero's question; it shows the numbers as a Python list."""
+    return _COUNTDOWN_QUESTION.format(numbers=list(numbers), target=target)
+
+
 def countdown_prompt(template: str, numbers: Sequence[int], target: int) -> Prompt:
-    """The countdown prompt; real models read the numbers as a Python list, as TinyZero prints them."""
+    """The countdown prompt: compact for tiny models, TinyZero's question for real ones."""
     if check_template(template) in ("compact", "chat"):
         question = f"Q:{','.join(map(str, numbers))}>{target}\n"
         return Prompt((Message("text" if template == "compact" else "user", question),))
-    question = _COUNTDOWN_QUESTION.format(numbers=list(numbers), target=target)
+    question = countdown_question(numbers, target)
     if template == "r1_zero":
         return r1_zero(question)
     if template == "tinyzero":
@@ -99,9 +104,9 @@ def multiplication_prompt(template: str, a: int, b: int) -> Prompt:
 
 
 def thinking_opened(problem: Problem) -> bool:
-    """True where the prompt itself opened `<think>`: the response then begins inside the thinking."""
+    """True where the prompt itself opened `<think>` (or s1's): the response then begins inside the thinking."""
     ending = problem.prefill or problem.prompt[-1].content
-    return ending.rstrip().endswith("<think>")
+    return ending.rstrip().endswith(("<think>", "<|im_start|>think"))
 
 
 def published_tinyzero(template: str) -> bool:

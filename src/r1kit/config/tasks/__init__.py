@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
 
-from r1kit.config.tasks.arithmetic import CountdownSettings, MultiplicationSettings
+from r1kit.config.tasks.arithmetic import ArithmeticSettings, CountdownSettings, MultiplicationSettings
 from r1kit.config.tasks.base import TaskSettings
 from r1kit.config.tasks.data import (
     ChoiceSettings,
@@ -50,6 +50,7 @@ TASK_KINDS: dict[str, type[TaskSettings]] = {
 __all__ = [
     "TASK_KINDS",
     "AnyTask",
+    "ArithmeticSettings",
     "ChoiceSettings",
     "CodeSettings",
     "CountdownSettings",

@@ -11,7 +11,6 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from r1kit.config.data_path import DataPath
 from r1kit.config.fields import Number, Settings
-from r1kit.config.sandbox import SandboxSettings
 from r1kit.config.suggest import nearest
 from r1kit.config.tasks.questions import QuestionSettings
 
@@ -83,14 +82,11 @@ class ChoiceOptions(Settings):
 
 
 class CodeOptions(Settings):
-    """How programs are judged."""
+    """How programs are judged. Where they run, and what they may use, says the recipe's `sandbox`."""
 
     language: str = Field("python", description="of the programs asked for: python, cpp or c; functions are Python")
     scoring: Literal["pass_fail", "partial", "weighted"] | None = Field(
         None, description="how tests become a score; none: as the data says, else pass_fail"
-    )
-    sandbox: SandboxSettings = Field(
-        default_factory=SandboxSettings, description="where programs run, and their limits"
     )
     check_references: bool = Field(
         False, description="run every reference solution at the start; without it r1kit check runs a sample"

@@ -50,8 +50,8 @@ class KnightsKnavesSettings(QuestionSettings):
     people: tuple[int, int] = Field((3, 5), description="fewest and most people, within 2..8")
     depth: Annotated[int, Field(ge=1, le=3)] = Field(2, description="how deep statements are nested")
     families: Families = "exact"
-    train_problems: Count | None = Field(2048, description="training problems")
-    test_problems: Count | None = Field(256, description="held-out problems")
+    train_problems: Count = Field(2048, description="training problems")
+    test_problems: Count = Field(256, description="held-out problems")
 
     @model_validator(mode="after")
     def _people(self) -> KnightsKnavesSettings:
@@ -70,8 +70,8 @@ class ReasoningGymSettings(QuestionSettings):
     )
     generator_seed: Natural = Field(0, description="seed of the questions")
     families: Families = "exact"
-    train_problems: Count | None = Field(2048, description="training problems, over all kinds")
-    test_problems: Count | None = Field(256, description="held-out problems, over all kinds")
+    train_problems: Count = Field(2048, description="training problems, over all kinds")
+    test_problems: Count = Field(256, description="held-out problems, over all kinds")
 
     @model_validator(mode="before")
     @classmethod
@@ -79,5 +79,7 @@ class ReasoningGymSettings(QuestionSettings):
         kinds = data.get("kinds") if isinstance(data, dict) else None
         if isinstance(kinds, list | str):
             names = [kinds] if isinstance(kinds, str) else kinds
+            if not all(isinstance(name, str) for name in names):
+                raise ValueError("kinds: a list holds names; kinds with settings are written {name: {setting: value}}")
             return {**data, "kinds": {str(name): {} for name in names}}
         return data
