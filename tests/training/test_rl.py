@@ -17,9 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from r1kit.algorithms.dynamic_sampling import UsefulShare
-from r1kit.records import Verdict
-from r1kit.training import rl
+from r1kit.training import group_queue, rl
 from r1kit.training.exchange import SampledGroup
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Interrupted, StageOutcome
@@ -64,7 +62,7 @@ def test_a_resumed_stage_equals_the_one_left_alone(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
 ) -> None:
     # More problems than a step needs, so that useful groups are left over.
-    monkeypatch.setattr(rl, "problems_to_sample", lambda needed, share, *, max_factor: max(0, needed) + 2)
+    monkeypatch.setattr(group_queue, "problems_to_sample", lambda needed, share, *, max_factor: max(0, needed) + 2)
     alone = ListRecorder()
     outcome = train(base, tmp_path / "alone", alone)
     assert any(row.get("carried", 0) > 0 for row in alone.rows)
@@ -135,43 +133,13 @@ def test_carried_groups_may_fill_a_step(base: Path, tmp_path: Path) -> None:
     run, recorder = opened(base, tmp_path)
     run.advance()
     spare = [SampledGroup(group) for group in random_groups(7)]
-    run.carried = spare[:]
+    run.queue.carried = spare[:]
     run.advance()
     row = next(row for row in recorder.rows if (row["kind"], row["step"]) == ("train", 2))
     assert (row["groups_sampled"], row["groups_trained"], row["carried"]) == (0, 3, 4)
     assert row["tokens_sampled"] == 0
     assert "reward" not in row
-    assert run.carried == spare[3:]
-
-
-def test_select_keeps_useful_groups_in_order_and_counts_the_rest(base: Path, tmp_path: Path) -> None:
-    run, _ = opened(base, tmp_path)
-    groups = []
-    for i, group in enumerate(random_groups(8)):
-        values = [0.0, 1.0, float(i % 2)] if i % 3 else [1.0, 1.0, 1.0]
-        rollouts = tuple(r.scored({}, {"accuracy": v}) for r, v in zip(group, values, strict=True))
-        groups.append(SampledGroup(replace(group, rollouts=rollouts)))
-    lost = Verdict("error", None, "worker_lost")
-    rollouts = tuple(r.scored({"accuracy": lost}, {}) for r in groups[1].group)
-    groups[1] = SampledGroup(replace(groups[1].group, rollouts=rollouts))
-    chosen, counts = run.select(groups)
-    # 0, 3, 6 have equal rewards, 1 could not be judged; 7 is left over for the next step.
-    assert chosen == [groups[2], groups[4], groups[5]]
-    assert run.carried == [groups[7]]
-    assert (counts["groups_failed"], counts["groups_trained"], counts["carried"]) == (1, 3, 1)
-    assert counts["useful_groups"] == pytest.approx(4 / 7)
-    dropped = [groups[i] for i in (0, 1, 3, 6)]
-    assert counts["tokens_discarded"] == sum(r.response_length for g in dropped for r in g.group)
-    assert run.share == UsefulShare().observe(4, 7)
-
-
-def test_without_dynamic_sampling_every_judged_group_is_trained(base: Path, tmp_path: Path) -> None:
-    run, _ = opened(base, tmp_path, dynamic_sampling={"enabled": False})
-    groups = [SampledGroup(g) for g in random_groups(3)]
-    chosen, counts = run.select(groups)
-    assert chosen == groups
-    assert counts["useful_groups"] == 1.0
-    assert counts["tokens_discarded"] == 0.0
+    assert run.queue.carried == spare[3:]
 
 
 def test_a_step_without_useful_groups_changes_nothing(
@@ -182,26 +150,7 @@ def test_a_step_without_useful_groups_changes_nothing(
     before = run.session.flat.master.clone()
     run.advance()
     assert torch.equal(run.session.flat.master, before)
-    assert recorder.rows[-1]["groups_trained"] == 0
+    row, alarm = recorder.rows[-2:]
+    assert (row["kind"], row["groups_trained"], row["useful_groups"]) == ("train", 0, 0.0)
+    assert (alarm["kind"], alarm["alarm"], alarm["action"]) == ("alarm", "no_useful_group", "warn")
     assert run.step == 1
-
-
-def test_the_summary_counts_dropped_groups_too() -> None:
-    group = random_groups(1)[0]
-    rollouts = []
-    for i, rollout in enumerate(group):
-        verdicts = {"accuracy": Verdict.scored(float(i == 0), "correct" if i == 0 else "wrong")}
-        finish = "length" if i == 2 else "stopped"
-        rollouts.append(replace(rollout, finish=finish).scored(verdicts, {"accuracy": float(i == 0), "format": 0.1}))
-    statistics = ({"attempts": 2.0, "verdict_right": 0.5}, {"attempts": 4.0}, {"attempts": 0.0})
-    sampled = SampledGroup(replace(group, rollouts=tuple(rollouts)), statistics)
-    means = rl.summary([sampled])
-    lengths = [r.response_length for r in rollouts]
-    assert means["accuracy"] == pytest.approx(1 / 3)
-    assert means["reward"] == pytest.approx(1 / 3 + 0.1)
-    assert (means["reward_accuracy"], means["reward_format"]) == (pytest.approx(1 / 3), pytest.approx(0.1))
-    assert means["truncated"] == pytest.approx(1 / 3)
-    assert means["response_tokens"] == pytest.approx(sum(lengths) / 3)
-    assert means["tokens_sampled"] == sum(lengths)
-    # Where a statistic is absent it is not counted as 0.
-    assert (means["attempts"], means["verdict_right"]) == (pytest.approx(2.0), 0.5)

@@ -60,7 +60,7 @@ class StageData:
     """What is known of one stage.
 
     `record` is stages/<stage>.json (empty while unfinished), `begun` its .started.json (what it has cost so far),
-    `settings` its part of the resolved recipe, `train` and `evals` its rows of metrics.jsonl.
+    `settings` its part of the resolved recipe, `train`, `evals` and `alarms` its rows of metrics.jsonl.
     """
 
     name: str
@@ -70,6 +70,7 @@ class StageData:
     begun: Mapping[str, Any] = field(default_factory=dict)
     train: list[Row] = field(default_factory=list)
     evals: list[Row] = field(default_factory=list)
+    alarms: list[Row] = field(default_factory=list)
     rollouts: list[StoredRollouts] = field(default_factory=list)
     evaluations: list[StoredEvaluation] = field(default_factory=list)
 
@@ -254,7 +255,8 @@ def _add_metrics(path: Path, stages: dict[str, StageData], notes: list[str]) -> 
         for row in _json_lines(lines, path.name, notes):
             name = str(row.get("stage", "run"))
             stage = stages.setdefault(name, StageData(name, name))
-            (stage.evals if row.get("kind") == "eval" else stage.train).append(row)
+            rows = {"eval": stage.evals, "alarm": stage.alarms}.get(str(row.get("kind")), stage.train)
+            rows.append(row)
 
 
 def _add_stored(directory: Path, stages: dict[str, StageData]) -> None:

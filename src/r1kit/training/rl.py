@@ -5,6 +5,7 @@
     3. select    drop groups whose rewards are all equal, carry useful surplus to the next step
     4. update    advantages within each group, clipped policy loss, token mean over the whole step
     5. record    metrics, rollouts, evaluation on held-out problems, checkpoint
+    6. watch     alarms, and the schedule's next phase
 
 GRPO is DAPO with one clip; Dr. GRPO is GRPO without the division by the standard deviation: they are settings here, not
 trainers. (Shao et al. 2024, arXiv 2402.03300; DeepSeek-AI 2025, arXiv 2501.12948; Yu et al. 2025, arXiv 2503.14476.)
@@ -12,29 +13,30 @@ trainers. (Shao et al. 2024, arXiv 2402.03300; DeepSeek-AI 2025, arXiv 2501.1294
 
 from __future__ import annotations
 
-import base64
-import copy
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
-from r1kit.algorithms.dynamic_sampling import UsefulShare, problems_to_sample, take_groups, useful_groups
 from r1kit.engines.local import LocalEngine
-from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
-from r1kit.records import Problem
+from r1kit.models.loading import load_model, load_tokenizer
 from r1kit.rewards import make_reward
 from r1kit.tasks import Task
+from r1kit.training.alarms import Alarm, Alarms
 from r1kit.training.exchange import SampledGroup, interleave, pack_groups, unpack_groups
+from r1kit.training.group_queue import GroupQueue, as_trained
 from r1kit.training.held_out import HeldOut
+from r1kit.training.mismatch import Mismatch, describe
+from r1kit.training.monitors import summary
 from r1kit.training.optim import schedule
 from r1kit.training.parallel import World
-from r1kit.training.recorder import Interrupted, Recorder, StageOutcome
-from r1kit.training.sampling import GroupSampler, derived_seed, problem_at
+from r1kit.training.pools import ProblemPool
+from r1kit.training.recorder import Interrupted, Paused, Recorder, StageOutcome
+from r1kit.training.roles import Roles
+from r1kit.training.rollback import GoodSteps, roll_back
+from r1kit.training.sampling import GroupSampler, derived_seed
+from r1kit.training.schedules import PhaseWalk
 from r1kit.training.session import Session
 from r1kit.training.update import update
 
@@ -52,27 +54,20 @@ def train_rl(
     dtype: str,
 ) -> StageOutcome:
     """Train the policy at `model_path` on the task's train problems, or go on from the last checkpoint."""
-    run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype)
-    if run.step == 0:
-        run.held_out.run(0)
-    while run.step < settings.steps:
-        run.advance()
-        stop = world.broadcast(recorder.should_stop(), "stop")
-        if run.step % settings.checkpoint_every == 0 or run.step == settings.steps or stop:
-            run.save()
-        if stop and run.step < settings.steps:
-            raise Interrupted(
-                f"{stage}: stopped after step {run.step} of {settings.steps}; the same command goes on from there"
-            )
-    return StageOutcome(
-        model=directory / f"step-{settings.steps:06d}",
-        tokens={name: int(value) for name, value in run.spent().items()},
-        eval=run.held_out.last,
-    )
+    while True:
+        run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype)
+        try:
+            return run.train()
+        except RolledBack:
+            del run  # its memory goes before the next is opened, which resumes from the checkpoint gone back to
+
+
+class RolledBack(Exception):
+    """The stage went back to an earlier checkpoint; whoever holds it has to open it again."""
 
 
 class RLRun:
-    """The state of one RL stage: policy, optimiser, engine, problem stream, carried groups."""
+    """The state of one RL stage: policy, optimiser, engine, problem stream, carried groups, phase, alarms."""
 
     def __init__(
         self,
@@ -87,7 +82,7 @@ class RLRun:
         dtype: str,
     ) -> None:
         self.settings, self.stage, self.seed = settings, stage, seed
-        self.world, self.recorder = world, recorder
+        self.world, self.recorder, self.directory = world, recorder, directory
         tokenizer = load_tokenizer(model_path)
         self.session = Session(
             directory,
@@ -98,7 +93,6 @@ class RLRun:
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
         )
-        self.problems: Sequence[Problem] = task.problems("train")
         self.engine = LocalEngine(
             self.session.model,
             tokenizer=tokenizer,
@@ -106,143 +100,181 @@ class RLRun:
             deterministic=settings.engine.deterministic,
             native=settings.engine.native,
         )
-        reward = make_reward(settings.reward, steps=settings.steps, seed=derived_seed(seed, stage, "reward"))
+        state = self.session.state
+        self.phases = PhaseWalk(settings, state.get("phases", {}))
+        self.pool = ProblemPool(task.problems("train"), seed, state)
+        self.queue = GroupQueue(state)
+        self.alarms = Alarms(settings.alarms, state.get("alarms", {}))
+        self.mismatch = Mismatch(settings.mismatch, own_engine=self.engine.model is self.session.model, world=world)
         self.sampler = GroupSampler(
-            self.engine, tokenizer, task, reward, settings.sampling, settings.samples_per_problem
-        )
-        self.held_out = HeldOut(
-            settings.evaluate,
-            stage,
-            task,
             self.engine,
             tokenizer,
-            seed,
-            world,
-            recorder,
-            self.session.state.get("held_out"),
+            task,
+            self._reward(),
+            settings.sampling,
+            settings.samples_per_problem,
+            longest=min(settings.token_budget, self.engine.max_length),
         )
-        self.reference = self._reference(model_path, dtype)
-        self._restore(self.session.state)
+        self.held_out = HeldOut(
+            settings.evaluate, stage, task, self.engine, tokenizer, seed, world, recorder, state.get("held_out")
+        )
+        self.roles = Roles.open(self.phases.all, model_path, self.session, dtype)
+        self._restore(state)
         # Where nothing was saved yet the whole stage is done again, its evaluation at step 0 included.
         recorder.truncate(stage, self.session.last_recorded)
 
-    def _reference(self, model_path: Path, dtype: str) -> LanguageModel | None:
-        """The frozen policy the KL penalty pulls towards; None where there is no penalty."""
-        if not self.settings.algorithm.kl_coef:
-            return None
-        reference = load_model(model_path, dtype=dtype).requires_grad_(False)
-        if self.session.extra:
-            for name, parameter in reference.named_parameters():
-                parameter.copy_(self.session.extra[name])
-        return reference
+    def _reward(self) -> Any:
+        """The reward of the running phase."""
+        s, seed = self.phases.now, derived_seed(self.seed, self.stage, "reward")
+        return make_reward(s.reward, steps=s.steps, seed=seed)
 
-    def _restore(self, state: dict[str, Any]) -> None:
+    def _restore(self, state: Mapping[str, Any]) -> None:
         self.step = self.session.start_step
-        self.cursor = int(state.get("cursor", 0))
-        self.share = UsefulShare(**state.get("share", {}))
-        self.carried = unpack_groups(base64.b64decode(state["carried"])) if state.get("carried") else []
         self.tokens = defaultdict(float, state.get("tokens", {"sampled": 0, "trained": 0, "discarded": 0}))
+        window = max((alarm.window for alarm in self.alarms.settings.values()), default=1)
+        self.good = GoodSteps(window, state.get("good", ()))
+        # Rollbacks so far, and alarm rows that the next step has to write because the rows after its own are gone.
+        self.rollbacks = int(state.get("rollbacks", 0))
+        self.announce: list[dict[str, Any]] = list(state.get("announce", ()))
+        self.lr_factor = float(state.get("lr_factor", 1.0))
         self.engine.load_weights(self.step)
 
+    def train(self) -> StageOutcome:
+        """From here to the last step. Raises Interrupted, Paused or RolledBack."""
+        s = self.settings
+        if not self.session.resumed:
+            self.held_out.run(0)
+            self._settle()
+            if s.alarms.may_roll_back:
+                self.save()  # there is always somewhere to go back to
+        while self.step < s.steps:
+            alarms = self.advance()
+            stop = self.world.broadcast(self.recorder.should_stop(), "stop")
+            if any(alarm.action == "rollback" for alarm in alarms):
+                self._roll_back(next(alarm for alarm in alarms if alarm.action == "rollback"))
+            pause = [alarm for alarm in alarms if alarm.action == "pause"]
+            if self.step % s.checkpoint_every == 0 or self.step == s.steps or stop or pause:
+                self.save()
+            if pause and self.step < s.steps:
+                raise Paused(f"{self.stage}: paused by {pause[0].message}. The same command goes on from there")
+            if stop and self.step < s.steps:
+                raise Interrupted(
+                    f"{self.stage}: stopped after step {self.step} of {s.steps}; the same command goes on from there"
+                )
+        return StageOutcome(
+            model=self.directory / f"step-{s.steps:06d}",
+            tokens={name: int(value) for name, value in self.spent().items()},
+            eval=self.held_out.last,
+        )
+
     def save(self) -> Path:
-        # A reference that never changes is read from the model the stage started from.
-        refreshed = self.settings.algorithm.reference_refresh > 0
+        self.good.saved(self.step, quiet=self.alarms.quiet)
         return self.session.save(
             self.step,
             {
-                "cursor": self.cursor,
-                "share": {"useful": self.share.useful, "sampled": self.share.sampled},
-                "carried": base64.b64encode(pack_groups(self.carried)).decode(),
+                **self.pool.state(),
+                **self.queue.state(),
+                **self.roles.state(),
                 "tokens": dict(self.tokens),
                 "held_out": self.held_out.state(),
+                "phases": self.phases.state(),
+                "alarms": self.alarms.state(),
+                "good": self.good.steps,
+                "rollbacks": self.rollbacks,
+                "announce": self.announce,
+                "lr_factor": self.lr_factor,
             },
-            extra=dict(self.reference.named_parameters()) if self.reference and refreshed else None,
+            extra=self.roles.tensors(self.settings.algorithm),
+            protected=self.good.steps if self.settings.alarms.may_roll_back else (),
         )
 
     def spent(self) -> dict[str, float]:
         """Tokens by what became of them; held-out evaluation samples too, as in pre-training."""
         return {**self.tokens, "sampled": self.tokens["sampled"] + self.held_out.tokens_sampled}
 
-    def advance(self) -> None:
-        """One step of the algorithm."""
-        s, clock = self.settings, {}
+    def advance(self) -> list[Alarm]:
+        """One step of the algorithm; the alarms that fired after it."""
+        s, clock = self.phases.now, {}
         started = time.perf_counter()
 
-        # 1. sample and 2. judge
-        fresh = self.sample_groups()
-        clock["sample_s"] = time.perf_counter() - started
-
-        # 3. select
-        chosen, counts = self.select(fresh)
+        # 1. sample, 2. judge and 3. select
+        fresh, chosen, counts = self.sample_and_select()
+        clock["reward_s"] = self.sampler.seconds["judge"]
+        clock["sample_s"] = time.perf_counter() - started - clock["reward_s"]
 
         # 4. update
         updated = time.perf_counter()
-        lr_scale = schedule(self.step, s.steps, warmup=s.warmup_steps, decay=s.decay)
+        lr_scale = self.lr_factor * schedule(self.step, s.steps, warmup=s.warmup_steps, decay=s.decay)
         metrics = {"lr": s.optimizer.lr * lr_scale}
         if chosen:
-            groups = [c.group for c in chosen]
-            metrics |= update(self.session, groups, s, lr_scale, self.reference)
+            metrics |= self.train_on(chosen, lr_scale)
         self.step += 1
         self.engine.load_weights(self.step)
-        self.refresh_reference()
+        self.roles.refresh(self.step, s.algorithm, self.session.model)
         clock["train_s"] = time.perf_counter() - updated
 
         # 5. record
-        metrics |= counts | summary(fresh)
+        metrics |= counts | summary(fresh) | self.pool.metrics(s.pools) | self.phases.metrics()
         self.tokens["sampled"] += metrics["tokens_sampled"]
         self.tokens["trained"] += metrics.get("tokens_trained", 0.0)
         self.tokens["discarded"] += metrics["tokens_discarded"]
         clock["step_s"] = time.perf_counter() - started
         clock["tokens_per_s"] = metrics["tokens_sampled"] / clock["step_s"]
-        self.record(metrics, clock, fresh)
+        clock["sample_tokens_per_s"] = metrics["tokens_sampled"] / max(clock["sample_s"], 1e-9)
+        clock["train_tokens_per_s"] = metrics.get("tokens_trained", 0.0) / max(clock["train_s"], 1e-9)
+        evaluation = self.record(metrics, clock, fresh)
 
-    def sample_groups(self) -> list[SampledGroup]:
-        """As many judged groups as should give the step its useful ones; equal on every rank."""
-        s, wanted = self.settings, self.settings.problems_per_step
-        factor = s.dynamic_sampling.max_factor if s.dynamic_sampling.enabled else 1.0
-        count = problems_to_sample(wanted - len(self.carried), self.share, max_factor=factor)
-        problems = [problem_at(self.problems, self.cursor + i, self.seed) for i in range(count)]
-        self.cursor += count
-        distinct = list({p.id: p for p in problems}.values())
+        # 6. watch
+        return self.watch(metrics, evaluation)
+
+    def sample_and_select(self) -> tuple[list[SampledGroup], list[SampledGroup], dict[str, float]]:
+        """(all groups sampled, those to train on now, what became of the others); equal on every rank."""
+        s, queue, fresh = self.phases.now, self.queue, list[SampledGroup]()
+        self.sampler.sampling, self.sampler.group_size = s.sampling, s.samples_per_problem
+        self.sampler.seconds = {"sample": 0.0, "judge": 0.0}
+        queue.begin(s, self.step)
+        for number in range(s.dynamic_sampling.rounds):
+            count = queue.problems(s)
+            if not count:
+                break
+            groups = self.sample_groups(count, number)
+            self.pool.observe(groups, s.pools)
+            queue.add(groups, s)
+            fresh += groups
+        selection = queue.take(s, last=self.step + 1 == s.steps)
+        return fresh, selection.chosen, selection.counts
+
+    def sample_groups(self, count: int, number: int = 0) -> list[SampledGroup]:
+        """Judged groups of the next `count` problems, in the `number`-th round of the step; equal on every rank."""
+        problems = self.pool.draw(count, self.phases.now.pools)
+        again = ("round", number) if number else ()
+        # A stage that was rolled back with a new seed must not sample its way into the same hole.
+        if self.rollbacks and self.settings.alarms.rollback.new_seed:
+            again = (*again, "rollback", self.rollbacks)
         mine = self.sampler.sample(
-            self.world.shard(distinct), derived_seed(self.seed, self.stage, self.step), self.step + 1
+            self.world.shard(problems), derived_seed(self.seed, self.stage, self.step, *again), self.step + 1
         )
         shards = [unpack_groups(part) for part in self.world.gather_bytes(pack_groups(mine), "rollouts")]
         return interleave(shards)
 
-    def select(self, fresh: Sequence[SampledGroup]) -> tuple[list[SampledGroup], dict[str, float]]:
-        """Groups to train on now, and what became of the others."""
-        dynamic, wanted = self.settings.dynamic_sampling, self.settings.problems_per_step
-        judged = [f for f in fresh if not f.group.failed]
-        useful = judged
-        if dynamic.enabled and judged:
-            keep = useful_groups(torch.tensor(np.stack([f.group.rewards for f in judged])))
-            useful = [f for f, kept in zip(judged, keep.tolist(), strict=True) if kept]
-            self.share = self.share.observe(len(useful), len(judged))
-        taken_over = len(self.carried)
-        chosen, surplus = take_groups(self.carried, useful, wanted)
-        self.carried = surplus if dynamic.carry else []
-        lost = [f for f in fresh if f not in useful] + ([] if dynamic.carry else surplus)
-        counts = {
-            "groups_sampled": len(fresh),
-            "groups_trained": len(chosen),
-            "groups_failed": len(fresh) - len(judged),
-            "useful_groups": len(useful) / max(1, len(judged)),
-            "carried_in": taken_over,
-            "carried": len(self.carried),
-            "tokens_discarded": float(sum(r.response_length for f in lost for r in f.group)),
-        }
-        return chosen, counts
+    def train_on(self, chosen: Sequence[SampledGroup], lr_scale: float) -> dict[str, float]:
+        """The update on the chosen groups; its metrics, and those of the gap to the engine."""
+        s = self.phases.now
+        groups = as_trained(chosen, s.dynamic_sampling)
+        corrected = self.mismatch.apply(self.session.model, groups, s.token_budget, self.step)
+        if "noise_mean" in corrected.metrics:
+            self.recorder.note(self.stage, describe(corrected.metrics))
+        metrics = update(self.session, corrected.groups, s, lr_scale, self.roles, corrected.weights, step=self.step)
+        return metrics | corrected.metrics
 
-    def refresh_reference(self) -> None:
-        """Reference := policy every `reference_refresh` steps; checkpoints hold it, so that a resumed run has it."""
-        every = self.settings.algorithm.reference_refresh
-        if self.reference is None or not every or self.step % every:
-            return
-        self.reference = copy.deepcopy(self.session.model).requires_grad_(False)
-
-    def record(self, metrics: dict[str, float], clock: dict[str, float], fresh: Sequence[SampledGroup]) -> None:
+    def record(
+        self, metrics: dict[str, float], clock: dict[str, float], fresh: Sequence[SampledGroup]
+    ) -> dict[str, float] | None:
+        """Write the step; its row of held-out evaluation, where one was made."""
         s, recorder = self.settings, self.recorder
+        for row in self.announce:
+            recorder.metrics(self.stage, self.step, row, {}, kind="alarm")
+        self.announce = []
         if self.step % s.log_every == 0 or self.step == s.steps:
             recorder.metrics(self.stage, self.step, metrics, clock)
         if s.rollouts_every and (self.step % s.rollouts_every == 0 or self.step in (1, s.steps)):
@@ -250,26 +282,65 @@ class RLRun:
         # Where the carried groups fill the step nothing is sampled, and these have no value.
         shown = {n: metrics[n] for n in ("reward", "accuracy", "response_tokens") if n in metrics}
         recorder.progress(self.stage, self.step, s.steps, **shown, tokens_per_s=clock["tokens_per_s"])
-        self.held_out.maybe_run(self.step, s.steps)
+        return self.held_out.maybe_run(self.step, s.steps)
+
+    def watch(self, metrics: Mapping[str, float], evaluation: Mapping[str, float] | None) -> list[Alarm]:
+        """Raise alarms and go on to the next phase where it is time."""
+        alarms = [self._decided(alarm) for alarm in self.alarms.observe(self.step, metrics, evaluation)]
+        for alarm in alarms:
+            self.recorder.note(self.stage, f"alarm: {alarm.message} ({alarm.action})")
+            if alarm.action != "rollback":  # its row would be taken back with the step
+                self.recorder.metrics(self.stage, self.step, alarm.row(), {}, kind="alarm")
+        self.phases.observe(metrics, evaluation)
+        self._settle()
+        return alarms
+
+    def _settle(self) -> None:
+        told = self.phases.settle(self.step)
+        for line in told:
+            self.recorder.note(self.stage, line)
+        if told:
+            self.sampler.reward = self._reward()
+
+    def _decided(self, alarm: Alarm) -> Alarm:
+        """The alarm with the action that is left: rollbacks are bounded."""
+        limit = self.settings.alarms.rollback.limit
+        if alarm.action != "rollback" or self.rollbacks < limit:
+            return alarm
+        message = f"{alarm.message}. {self.rollbacks} rollbacks did not help"
+        return Alarm(alarm.name, "pause", alarm.step, message, alarm.numbers)
+
+    def _roll_back(self, alarm: Alarm) -> None:
+        """Go back to the last good checkpoint, with another seed or a lower learning rate as the recipe says."""
+        told, back = self.settings.alarms.rollback, self.good.before(self.step)
+        assert back is not None  # the stage saved its start
+        lr_factor = self.lr_factor * told.lr_factor
+        self.recorder.note(
+            self.stage,
+            f"rolls back from step {self.step} to step {back} "
+            f"({self.rollbacks + 1} of at most {told.limit}; learning rate x {lr_factor:g}"
+            f"{', new seed' if told.new_seed else ''})",
+        )
+        row = {**alarm.row(), "fired_at": self.step, "back_to": back, "lr_factor": lr_factor}
+        if self.world.is_main:
+            tokens = self.held_out.tokens_sampled
+            roll_back(
+                self.directory,
+                back,
+                lambda state: {
+                    **state,
+                    "rollbacks": self.rollbacks + 1,
+                    "lr_factor": lr_factor,
+                    "announce": [*state["announce"], row],
+                    "tokens": _taken_back(self.tokens, state["tokens"]),
+                    "held_out": {**state["held_out"], "tokens_sampled": tokens},
+                },
+            )
+        self.world.barrier("rollback")
+        raise RolledBack
 
 
-def summary(fresh: Sequence[SampledGroup]) -> dict[str, float]:
-    """Means over all rollouts sampled in a step, dropped groups included: what the policy does now."""
-    rollouts = [r for f in fresh for r in f.group if all(v.outcome == "score" for v in r.verdicts.values())]
-    statistics = [s for f in fresh for s in f.statistics]
-    values: dict[str, list[float]] = defaultdict(list)
-    for rollout in rollouts:
-        if rollout.rewards:  # none where another rollout of its group could not be judged
-            values["reward"].append(rollout.reward)
-        values["response_tokens"].append(rollout.response_length)
-        values["truncated"].append(rollout.truncated)
-        for name, verdict in rollout.verdicts.items():
-            values[name].append(float(verdict.score or 0.0))
-        for name, part in rollout.rewards.items():
-            values[f"reward_{name}"].append(part)
-    for row in statistics:
-        for name, value in row.items():
-            values[name].append(value)
-    means = {name: float(np.mean(column)) for name, column in sorted(values.items())}
-    means["tokens_sampled"] = float(sum(r.response_length for f in fresh for r in f.group))
-    return means
+def _taken_back(now: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
+    """Token counts of a stage that goes back: all that was sampled since is spent, and discarded."""
+    lost = now["sampled"] - then["sampled"]
+    return {"sampled": now["sampled"], "trained": then["trained"], "discarded": then["discarded"] + lost}
