@@ -104,7 +104,7 @@ def test_override_of_a_list_and_of_a_nested_default() -> None:
         ("stages.rll.steps=1", 'did you mean "rl"?'),
         ("scale=smke", 'did you mean "smoke"?'),
         ("task=countdwn", 'did you mean "countdown"?'),
-        ("rl.kind=rll", "expected one of pretrain, rl, evaluate, report"),
+        ("rl.kind=rll", "expected one of pretrain, sft, rl, "),
         ("rl.algorithm.advantage=stdd", 'did you mean "std"?'),
         ("rl.steps.more=1", "stages.rl.steps is 6"),
         ("rl.steps", "expected KEY=VALUE"),

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from r1kit.models.checkpoint import read_config
+from r1kit.models.checkpoint import CheckpointError, read_config
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
 from r1kit.models.loading import load_model, load_tokenizer, write_model
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
@@ -77,7 +77,9 @@ def test_a_foreign_architecture_grows_too(tmp_path: Path) -> None:
 
 def test_a_tokenizer_of_another_model_is_refused() -> None:
     tokenizer = build_tiny_tokenizer()
-    with pytest.raises(ValueError, match=f"the tokenizer has {len(tokenizer)} tokens, the model's embedding 50 rows"):
+    with pytest.raises(
+        CheckpointError, match=f"the tokenizer has {len(tokenizer)} tokens, the model's embedding 50 rows"
+    ):
         fit_vocabulary(decoder(50), tokenizer, [])
 
 

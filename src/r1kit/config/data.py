@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from r1kit.config.data_path import DataPath
 from r1kit.config.fields import Count, Settings
 
 ThinkingIn = Literal["auto", "think", "think_answer", "s1", "sky_t1", "as_is"]
@@ -30,8 +31,8 @@ class ColumnSettings(Settings):
 class DataSettings(Settings):
     """One data set: JSON, JSON lines, CSV, TSV or Parquet, or a directory of such files."""
 
-    path: str = Field(
-        min_length=1, description="a file, a directory or ${stage}; ~ and $VARIABLE are replaced", pattern=r"\S"
+    path: DataPath = Field(
+        description="a file, a directory or ${stage}; relative to the recipe; ~ and $VARIABLE are replaced"
     )
     columns: ColumnSettings = Field(default_factory=ColumnSettings)
     system: str | None = Field(None, description="system prompt of the rows that have none")

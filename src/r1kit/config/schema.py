@@ -17,6 +17,7 @@ from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.sandbox import SandboxSettings
 from r1kit.config.stage import Decay, DType, ScheduledSettings, StageSettings
+from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import AnyTask
 
 REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -80,9 +81,12 @@ class ReportSettings(StageSettings):
     edge_fields: ClassVar[tuple[str, ...]] = ("after",)
 
 
-Stage = Annotated[PretrainSettings | RLSettings | EvaluateSettings | ReportSettings, Field(discriminator="kind")]
+Stage = Annotated[
+    PretrainSettings | SFTSettings | RLSettings | EvaluateSettings | ReportSettings, Field(discriminator="kind")
+]
 STAGE_KINDS: dict[str, type[StageSettings]] = {
     "pretrain": PretrainSettings,
+    "sft": SFTSettings,
     "rl": RLSettings,
     "evaluate": EvaluateSettings,
     "report": ReportSettings,

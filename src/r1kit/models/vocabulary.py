@@ -6,7 +6,7 @@ Language Models"): a random row can dominate the softmax of every position until
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from r1kit.models.checkpoint import CheckpointError
 from r1kit.models.decoder import Decoder
 from r1kit.models.loading import LanguageModel
 
@@ -37,14 +38,15 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> lis
 def fit_vocabulary(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, added: Sequence[str]) -> None:
     """Give the tokens `added` rows of their own, at the mean of the rows in use; spare rows are taken before new ones.
 
-    ValueError where the tokenizer's other tokens do not fit the model: it is not this model's tokenizer.
+    CheckpointError where the tokenizer's other tokens do not fit the model: it is not this model's tokenizer.
     """
     ids = sorted(tokenizer.get_vocab()[token] for token in added)
     used = len(tokenizer) - len(ids)
     rows = model.head_weight.shape[0]
     if used > rows:
-        raise ValueError(
-            f"the tokenizer has {used} tokens, the model's embedding {rows} rows: this is not the model's tokenizer"
+        raise CheckpointError(
+            f"the tokenizer has {used} tokens, the model's embedding {rows} rows: this is not the model's tokenizer; "
+            "copy the files of its own beside the weights"
         )
     if not ids:
         return
@@ -72,7 +74,7 @@ def set_end_of_turn(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, to
 
 
 @torch.no_grad()
-def untrained_tokens(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[int]:
+def untrained_tokens(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[int]:
     """Those of `ids` whose row of the output matrix looks as if it had never been trained."""
     weight = model.head_weight.detach().float()
     norms = weight.norm(dim=1)

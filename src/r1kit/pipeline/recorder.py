@@ -58,6 +58,9 @@ class RunRecorder:
         self.show.update(stage, step, total, fields)
         self._beat()
 
+    def note(self, stage: str, text: str) -> None:
+        self.say(f"{stage}: {text}")
+
     def should_stop(self) -> bool:
         return self.stop.requested
 
