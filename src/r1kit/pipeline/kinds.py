@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, RLSettings, StageSettings
+from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import TaskSettings
 
 if TYPE_CHECKING:
@@ -52,6 +53,26 @@ def run_pretrain(context: StageContext) -> StageOutcome:
         stage=context.name,
         task=make_task(context.task),
         task_settings=context.task,
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.checkpoints,
+        dtype=context.dtype,
+    )
+
+
+def run_sft(context: StageContext) -> StageOutcome:
+    from r1kit.tasks import make_task
+    from r1kit.training.supervised import train_sft
+
+    assert isinstance(context.settings, SFTSettings)
+    assert context.model is not None
+    return train_sft(
+        context.settings,
+        stage=context.name,
+        model_path=context.model,
+        data_paths={i: context.inputs[f"data[{i}].path"] for i in range(len(context.settings.data))},
+        task=make_task(context.task),
         seed=context.seed,
         world=context.world,
         recorder=context.recorder,
@@ -115,10 +136,21 @@ def run_report(context: StageContext) -> StageOutcome:
 
 RUNNERS: dict[str, Runner] = {
     "pretrain": run_pretrain,
+    "sft": run_sft,
     "rl": run_rl,
     "evaluate": run_evaluate,
     "report": run_report,
 }
+
+
+def run_stage(runner: Runner, context: StageContext) -> StageOutcome:
+    """One stage; the processes that its judges started (voters, sandbox) end with it."""
+    from r1kit.tasks import close_judges
+
+    try:
+        return runner(context)
+    finally:
+        close_judges()
 
 
 def load_runners(module: str) -> dict[str, Any]:
