@@ -129,10 +129,18 @@ class Ratio:
 
 
 @dataclass(slots=True)
+class Cases:
+    """A function by cases: (value, condition) each."""
+
+    rows: list[tuple[Answer, Answer]]
+    name: Name | None = None
+
+
+@dataclass(slots=True)
 class Contradiction:
     """A chain of equalities that is false, such as 41 = 42: equal to nothing."""
 
     name: Name | None = None
 
 
-Answer = Value | Listing | Region | Relation | Table | Words | Based | Ratio | Contradiction
+Answer = Value | Listing | Region | Relation | Table | Words | Based | Ratio | Cases | Contradiction

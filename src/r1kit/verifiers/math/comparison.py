@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from r1kit.verifiers.math import forms
 from r1kit.verifiers.math.answers import (
     Answer,
     Based,
+    Cases,
     Contradiction,
     Listing,
     Name,
@@ -28,13 +30,7 @@ from r1kit.verifiers.math.quantities import same_node, same_number, same_quantit
 from r1kit.verifiers.math.regions import as_region, copy, has_infinity
 
 Same = bool | None
-_NUMBER_WORDS = dict(
-    zip(
-        "zero one two three four five six seven eight nine ten eleven twelve".split(),  # noqa: SIM905
-        range(13),
-        strict=True,
-    )
-)
+Item = TypeVar("Item")
 _ENDLESS = frozenset(("infinitely many", "infinitely many solutions", "infinite", "infinite solutions"))
 _ABSENT = frozenset(
     (
@@ -64,6 +60,8 @@ def same(gold: Answer, prediction: Answer, policy: MathPolicy) -> Same:
         return _regions(gold, prediction, policy)
     if isinstance(gold, Table) or isinstance(prediction, Table):
         return _tables(gold, prediction, policy)
+    if isinstance(gold, Cases) or isinstance(prediction, Cases):
+        return _cases(gold, prediction, policy)
     if isinstance(gold, Listing) and isinstance(prediction, Listing):
         return _listings(gold, prediction, policy)
     if isinstance(gold, Relation) or isinstance(prediction, Relation):
@@ -167,6 +165,15 @@ def _tables(gold: Answer, prediction: Answer, policy: MathPolicy) -> Same:
     return every(same_node(x, y) for r, s in zip(a, b, strict=True) for x, y in zip(r, s, strict=True))
 
 
+def _cases(gold: Answer, prediction: Answer, policy: MathPolicy) -> Same:
+    """The same values under the same conditions, in any order."""
+    if not isinstance(gold, Cases) or not isinstance(prediction, Cases) or len(gold.rows) != len(prediction.rows):
+        return False
+    return _matching(
+        gold.rows, prediction.rows, lambda x, y: every((same(x[0], y[0], policy), same(x[1], y[1], policy)))
+    )
+
+
 def _rows(answer: Answer) -> list[list[object]] | None:
     if isinstance(answer, Table):
         return [list(row) for row in answer.rows]
@@ -253,7 +260,7 @@ def _distinct(items: list[Answer], policy: MathPolicy) -> list[Answer]:
     return kept
 
 
-def _matching(a: list[Answer], b: list[Answer], compare: Callable[[Answer, Answer], Same]) -> Same:
+def _matching(a: Sequence[Item], b: Sequence[Item], compare: Callable[[Item, Item], Same]) -> Same:
     """A one-to-one matching by equality; equality is transitive enough for the first match to be as good as any."""
     left, unknown = list(b), False
     for x in a:
@@ -375,7 +382,7 @@ def _words(gold: Answer, prediction: Answer, policy: MathPolicy) -> Same:
         if (isinstance(gold, Listing) and not gold.items) or (isinstance(prediction, Listing) and not prediction.items):
             text = b if a is None else a
             return text is not None and text.lower() in _ABSENT
-        return _number_word(gold, prediction)
+        return False
     return a == b or any(a.lower() in group and b.lower() in group for group in (_ABSENT, _ENDLESS))
 
 
@@ -387,10 +394,3 @@ def _wording(answer: Answer, policy: MathPolicy) -> str | None:
         name = str(answer.node[1])
         return name.lower() if policy.case == "fold" else name
     return None
-
-
-def _number_word(gold: Answer, prediction: Answer) -> bool:
-    words, value = (gold, prediction) if isinstance(gold, Words) else (prediction, gold)
-    if not isinstance(words, Words) or not isinstance(value, Value):
-        return False
-    return words.text in _NUMBER_WORDS and same_number(("n", _NUMBER_WORDS[words.text]), value) is True

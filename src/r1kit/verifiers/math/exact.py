@@ -12,6 +12,7 @@ from r1kit.verifiers.math.limits import MathError, NotMathError, OverLimitError,
 from r1kit.verifiers.math.notation import lone_thousands
 from r1kit.verifiers.math.policy import DEFAULT_POLICY, MathPolicy
 from r1kit.verifiers.math.reading import read
+from r1kit.verifiers.math.spelling import is_abstract, same_spelling, spelling
 
 Kind = Literal["yes", "no", "unparsable", "over_limit", "unknown", "gold_unread"]
 _INTEGER = re.compile(r"[-+]?\d+")
@@ -29,16 +30,21 @@ _DROPPED = re.compile(
     r"|\\(?:neg|notin|forall|exists|nrightarrow|mod|bmod|pmod|min|max)(?![A-Za-z])|[¬∀∃∉]"
 )
 _SECOND_LINE = re.compile(r"\\\\\s*[^\s\\]")
+_NO_LETTER = re.compile(r"[^0-9A-Za-z]+")
 _TEXT = re.compile(r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the exact tier says, and the form it compared. `final` False: a judge of words may know better."""
+    """What the exact tier says, and the form it compared. `final` False: a judge of words may know better.
+
+    voter: "spelling" where only the way of writing was compared, because the meaning is out of reach.
+    """
 
     kind: Kind
     normal_form: str | None = None
     final: bool = True
+    voter: Literal["exact", "spelling"] = "exact"
 
 
 def decide(prediction: str, gold: str, policy: MathPolicy = DEFAULT_POLICY) -> Decision:
@@ -54,11 +60,28 @@ def decide(prediction: str, gold: str, policy: MathPolicy = DEFAULT_POLICY) -> D
             return Decision("yes" if chosen == choice else "no", chosen)
     try:
         wanted = read(gold, policy.reading)
-    except MathError:
-        return Decision("gold_unread")
-    except RecursionError:
-        return Decision("gold_unread")
-    return _against(prediction, gold, wanted, policy)
+    except (MathError, RecursionError):
+        return _unread(prediction, gold)
+    decision = _against(prediction, gold, wanted, policy)
+    if decision.kind == "yes" or (decision.kind == "no" and _letters(prediction) != _letters(gold)):
+        return decision
+    # Even a gold that contradicts itself, or whose comparison is out of reach, is what is written.
+    if same_spelling(prediction, gold):
+        return Decision("yes", spelling(prediction), voter="spelling")
+    return decision
+
+
+def _letters(text: str) -> str:
+    return _NO_LETTER.sub("", text)
+
+
+def _unread(prediction: str, gold: str) -> Decision:
+    """What the way of writing says about a gold that is not read; the rest is left to others."""
+    if same_spelling(prediction, gold):
+        return Decision("yes", spelling(prediction), voter="spelling")
+    if is_abstract(gold):
+        return Decision("no", spelling(prediction), final=False, voter="spelling")
+    return Decision("gold_unread")
 
 
 def _against(prediction: str, gold: str, wanted: Answer, policy: MathPolicy) -> Decision:

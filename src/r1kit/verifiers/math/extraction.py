@@ -4,7 +4,8 @@ Only what follows the thought counts: the text after the last `</think>`; where 
 there is no answer. Then the first of these that occurs: an `<answer>` block (one only), the last `\\boxed{}`, `#### n`,
 the last `Answer:` line, the last answer phrase in English or Chinese, the last formula, the last number.
 
-Nothing here looks at the gold. A hedge ("41 or 42") is taken whole, so that it is compared whole.
+Nothing here looks at the gold. A hedge ("41 or 42", two boxes and "or maybe" between them) is taken whole, so that it
+is compared whole; a correction is not: the last box counts.
 """
 
 from __future__ import annotations
@@ -12,15 +13,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from r1kit.verifiers.math.hedges import LIST, OR, alternative_after, alternative_before, joint
 from r1kit.verifiers.math.policy import MathPolicy
 
 MAX_RESPONSE = 4_000_000
 MAX_BOXES = 64
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
 _BARE_BOX = re.compile(r"-?\d[\d.,/]*|[A-Za-z](?![A-Za-z])")
-_JOINED = re.compile(
-    r"[\s,;$&]*(?:\\?text\s*\{)?\s*(?:and|or|和|或|、|，|；|,|;)?\s*\}?[\s,;$&]*(?:\\\(|\\\)|\\quad|\\ )*[\s$]*"
-)
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+?)[ \t]*$", re.MULTILINE)
 _LINE = re.compile(r"^[\s>*_#-]*(?:final\s+)?answer[\s*_]*[:：][\s*_]*(.+?)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
 _PHRASES = (
@@ -34,11 +33,28 @@ _PHRASES = (
     ),
 )
 _SENTENCE_END = re.compile(r"(?<!\d)[.。！!？?](?=\s|$|[^\d\s])|\.(?=\s|$)|\n|。|；(?=\D)|，(?=[^\d\s(（\-$\\])")
+# Where the answer of a sentence ends and its reason, or what it is not, begins.
+_ASIDE = re.compile(
+    r",?\s+(?:i\.e\.|that\s+is|namely|since|because|which)(?=\W)|\s*[,(]\s*(?:not|rather\s+than)\s|[（(，]?因为",
+    re.IGNORECASE,
+)
+# What makes the number beside it a bound, or takes it back: it stays with the number, so that nobody reads a value.
+_BOUND = re.compile(
+    r"(?:[<>≤≥≠]=?|!=|\\(?:leq?|geq?|lt|gt|neq?)|\b(?:not|no|at\s+(?:least|most)|(?:more|less|fewer|greater)\s+than|above|"
+    r"below|under|over)|不是|不等于|至少|至多|超过|大于|小于|多于|少于)[\s$]*$",
+    re.IGNORECASE,
+)
+_UNBOUND = re.compile(
+    r"[\s$]*(?:or\s+(?:more|less|fewer|above|below)\b|(?:is|was)\s+(?:wrong|incorrect|not)\b|以上|以下|不对)", re.I
+)
 _HOPE = re.compile(r"[.\s]*I hope it is correct\.?\s*$", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(?<![\w.])\$?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?%?")
-_ALTERNATIVES = re.compile(r"(?:\bor\b|或)\s*(?:maybe\s+|perhaps\s+)?$")
+_NUMBER = re.compile(r"[-+]?(?<![\w.])\$?\d+(?:,\d+)*(?:\.\d+)?(?:\s*/\s*\d+)?%?")
+_ANSWER = re.compile(rf"{_FORMULA.pattern}|{_NUMBER.pattern}")
 _TAIL = 20_000
+
+
+Mention = tuple[int, int, str]  # start, end, content
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +94,7 @@ def extract(response: str, policy: MathPolicy, *, opened: bool = False) -> Extra
     if found is None and wanted in ("any", "line"):
         found = _last(_LINE, text, "line", policy)
     if found is None and wanted == "any" and not policy.strict:
-        found = _phrase(text) or _formula(text) or _number(text)
+        found = _phrase(text, policy) or _formula(text, policy) or _number(text)
     return found
 
 
@@ -95,18 +111,38 @@ def _tag(text: str, policy: MathPolicy) -> Extracted | None:
 
 
 def _last(pattern: re.Pattern[str], text: str, where: str, policy: MathPolicy) -> Extracted | None:
-    matches = list(pattern.finditer(text[-_TAIL:]))
+    tail = text[-_TAIL:]
+    matches = list(pattern.finditer(tail))
     if not matches:
         return None
     match = matches[-1]
-    if policy.strict and text[-_TAIL:][match.end() :].strip():
+    if policy.strict and tail[match.end() :].strip():
         return None
-    return Extracted(_HOPE.sub("", match[1]).strip(), where)
+    return Extracted(_hedged(_HOPE.sub("", match[1]).strip(), tail[match.end() :], policy), where)
 
 
-def boxes(text: str) -> list[tuple[int, int, str]]:
+def _hedged(answer: str, after: str, policy: MathPolicy, before: str = "") -> str:
+    """The answer, and the alternatives that the text behind it and right before it names."""
+    if policy.hedges != "wrong" or not answer:
+        return answer
+    return OR.join(filter(None, (alternative_before(before), answer, alternative_after(after))))
+
+
+def _joined(mentions: list[Mention], text: str, *, adjacent: bool = False) -> tuple[list[str], str]:
+    """The contents of the last mention and of those that the text between joins to it, and what to put between."""
+    parts, found = [mentions[-1][2].strip()], LIST
+    for (_, end, content), (start, _, _) in zip(mentions[-2::-1], mentions[:0:-1], strict=False):
+        how = joint(text[end:start], adjacent=adjacent)
+        if how is None:
+            break
+        found = how if how != LIST else found
+        parts.insert(0, content.strip())
+    return parts, found
+
+
+def boxes(text: str) -> list[Mention]:
     """(start, end, content) of the boxes at the end of a text that can count: complete ones, outermost first found."""
-    found: list[tuple[int, int, str]] = []
+    found: list[Mention] = []
     for match in list(_BOX.finditer(text))[-MAX_BOXES:]:
         if found and match.start() < found[-1][1]:
             continue  # inside the one before
@@ -151,66 +187,56 @@ def _boxed(text: str, policy: MathPolicy, anywhere: bool = False) -> Extracted |
         return None
     if policy.boxes == "single" and len({c.strip() for _, _, c in found}) > 1:
         return Extracted(", ".join(c for _, _, c in found), "boxed")
-    parts = [found[-1][2]]
-    joint = ", "
-    if policy.boxes == "adjacent":
-        for (_, end, content), (start, _, _) in zip(found[-2::-1], found[:0:-1], strict=False):
-            between = text[end:start]
-            if not _JOINED.fullmatch(between) or "\n\n" in between or len(between) > 40:
-                break
-            joint = " or " if re.search(r"\bor\b|或", between) else joint
-            parts.insert(0, content)
-    parts = [p.strip() for p in parts]
+    parts, how = _joined(found if policy.boxes == "adjacent" else found[-1:], text, adjacent=True)
     inner = boxes(parts[-1]) if "boxed" in parts[-1] else []
     if inner:
         parts[-1] = inner[-1][2].strip()
     if len(set(parts)) == 1:
         parts = parts[:1]
-    return Extracted(joint.join(parts), "boxed") if any(parts) else None
+    answer = how.join(parts)
+    answer = _hedged(answer, text[found[-1][1] :], policy, text[: found[-len(parts)][0]])
+    return Extracted(answer, "boxed") if any(parts) else None
 
 
-def _phrase(text: str) -> Extracted | None:
+def _phrase(text: str, policy: MathPolicy) -> Extracted | None:
     """What follows the last "the answer is" or 答案是, to the end of its sentence."""
     tail = _HOPE.sub("", text[-_TAIL:])
-    ends = [m.end() for pattern in _PHRASES for m in pattern.finditer(tail)]
-    for end in sorted(ends, reverse=True):
-        rest = tail[end:]
+    found = sorted((m.end(), m.start()) for pattern in _PHRASES for m in pattern.finditer(tail))
+    for index in range(len(found) - 1, -1, -1):
+        end, start = found[index]
+        rest = _ASIDE.split(tail[end:], maxsplit=1)[0]
         formula = _FORMULA.match(rest)
         stop = _SENTENCE_END.search(rest, formula.end() if formula else 0)
         span = rest[: stop.start()] if stop else rest
         span = span.strip(" *_`\t").removeprefix("}").strip()  # \\text{The answer is } 4
-        if span:
-            return Extracted(span, "phrase")
+        if not span:
+            continue
+        span = _hedged(span, rest[stop.start() :] if stop else "", policy)
+        before = _ANSWER.match(tail, found[index - 1][0], start) if index and policy.hedges == "wrong" else None
+        if before and joint(tail[before.end() : start], adjacent=False) == OR:
+            span = f"{before[0]}{OR}{span}"
+        return Extracted(span, "phrase")
     return None
 
 
-def _formula(text: str) -> Extracted | None:
+def _formula(text: str, policy: MathPolicy) -> Extracted | None:
     """The last formula, with those that "or", "and" or a comma joins to it."""
     tail = text[-_TAIL:]
     found = [(m.start(), m.end(), next(g for g in m.groups() if g is not None)) for m in _FORMULA.finditer(tail)]
-    if not found or re.search(r"\d", tail[found[-1][1] :]):
+    if not found:
         return None
-    parts = [found[-1][2]]
-    joint = ", "
-    for (_, end, content), (start, _, _) in zip(found[-2::-1], found[:0:-1], strict=False):
-        between = tail[end:start]
-        if len(between) > 20 or not _JOINED.fullmatch(between) or not between.strip():
-            break
-        joint = " or " if re.search(r"\bor\b|或", between) else joint
-        parts.insert(0, content)
-    return Extracted(joint.join(p.strip() for p in parts), "formula")
+    parts, how = _joined(found, tail)
+    answer, after = how.join(parts), tail[found[-1][1] :]
+    hedged = _hedged(answer, after, policy, tail[: found[-len(parts)][0]])
+    return Extracted(hedged, "formula") if hedged != answer or not re.search(r"\d", after) else None
 
 
 def _number(text: str) -> Extracted | None:
-    """The last number, with the alternatives that "or" joins to it."""
+    """The last number, with those that "or", "and" or a comma joins to it."""
     tail = text[-_TAIL:]
-    matches = list(_NUMBER.finditer(tail))
-    if not matches:
+    found = [(m.start(), m.end(), m[0]) for m in _NUMBER.finditer(tail)]
+    if not found:
         return None
-    parts = [matches[-1][0]]
-    for before, after in zip(matches[-2::-1], matches[:0:-1], strict=False):
-        between = tail[before.end() : after.start()]
-        if len(between) > 20 or not _ALTERNATIVES.search(between.rstrip()):
-            break
-        parts.insert(0, before[0])
-    return Extracted(" or ".join(p.rstrip(",").strip() for p in parts), "number")
+    parts, how = _joined(found[-MAX_BOXES:], tail)
+    before, after = _BOUND.search(tail[: found[-len(parts)][0]][-30:]), _UNBOUND.match(tail[found[-1][1] :])
+    return Extracted(f"{before[0] if before else ''}{how.join(parts)}{after[0] if after else ''}", "number")

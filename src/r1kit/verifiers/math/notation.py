@@ -100,6 +100,13 @@ _DROP = re.compile(
     r"\\[,;:!> ]|~|"
     r"\\(?:begin|end)\s*\{(?:equation|align|aligned|gather|gathered|split|math|displaymath|center)\*?\}"
 )
+_BRACED_ROWS = re.compile(
+    r"\\left\s*\\(?:\{|lbrace)\s*\\begin\s*\{(array|aligned|matrix|gathered|split)\}(?:(?<=array\})\s*\{[^{}]*\})?"
+    r"((?:(?!\\begin).)*?)\\end\s*\{\1\}\s*\\right\s*\.",
+    re.DOTALL,
+)
+_ROW_SPACE = re.compile(r"(?<=\\\\)\s*\[\s*-?[\d.]+\s*(?:pt|em|ex|mm|cm)\s*\]")
+_ALIGNED = re.compile(r"&\s*(?=[=<>]|\\(?:le|ge|leq|geq|lt|gt|ne|neq|approx)(?![A-Za-z]))")
 _MATH_MARKS = re.compile(r"\\[()\[\]]|(?<!\\)\$+|`+")
 _QUOTED = re.compile(
     r"\\(?:text(?:bf|it|rm|sf|tt|sc|normal|up)?|mbox|hbox|mathrm|operatorname\*?|mathsf|mathtt|emph|underline)"
@@ -110,7 +117,12 @@ _STYLED = re.compile(
     r"textcircled|textcolor\s*\{\w+\})\s*\{([^{}]*)\}"
 )
 _BLACKBOARD = re.compile(r"\\(?:mathbb|Bbb)\s*\{?\s*([RNZQC])(?![A-Za-z])\s*\}?|\\(?:mathbf|mathrm)\s*\{\s*(R)\s*\}")
-_FRACTION_NAMES = re.compile(r"\\[dtc]frac(?![A-Za-z])")
+_FRACTION_NAMES = re.compile(r"\\[dtc](frac|binom)(?![A-Za-z])")
+# dy/dx and d^2y/dx^2 are y' and y''; dx/dt is x'.
+_DERIVATIVE = re.compile(
+    r"\\frac\s*\{\s*d\s*(?P<n>\^\s*\{?\s*2\s*\}?)?\s*(?P<f>[a-zA-Z])\s*\}\s*\{\s*d\s*(?P<x>[xt])\s*(?(n)\^\s*\{?\s*2\s*\}?)\s*\}"
+    r"|(?<![A-Za-z\\])d(?P<g>[a-zA-Z])\s*/\s*d(?P<y>[xt])(?![A-Za-z^])"
+)
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline|\\bar|\\dot)\s*\{(\d+)\}")
 _MARKED_THOUSANDS = re.compile(
     r"(?<=\d)(?:\s*\{,\}\s*|\s*\\!\s*,\s*|\s*,\s*\\!\s*(?:\\!)?|\\,|\\ |\\:|\\;|~)(?=\d{3}(?!\d))"
@@ -135,6 +147,8 @@ def tidy(text: str, reading: Reading) -> str:
         text = _plain_latex(text, reading.thousands)
     elif "$" in text or "`" in text:
         text = _MATH_MARKS.sub(" ", text)
+    if "d" in text and ("/" in text or "\\frac" in text):
+        text = _DERIVATIVE.sub(_prime, text)
     if "^" in text:
         text = _TIMES_TEN.sub(r" \\times 10", text)
     if reading.decimal_comma:
@@ -144,6 +158,14 @@ def tidy(text: str, reading: Reading) -> str:
         text = _SPACE_THOUSANDS.sub(_join, text)
     text = text.strip()
     return text.rstrip(" \t\n\r.,;:?。") if text.endswith((".", ",", ";", ":", "?")) else text
+
+
+def _prime(match: re.Match[str]) -> str:
+    name, by = match["f"] or match["g"], match["x"] or match["y"]
+    if (by == "t") != (name == "x"):
+        return match[0]
+    marks = "''" if match["n"] else "'"
+    return f" {name}{marks} "
 
 
 def lone_thousands(text: str) -> bool:
@@ -165,11 +187,14 @@ def _plain_latex(text: str, thousands: bool) -> str:
     if thousands:
         text = _MARKED_THOUSANDS.sub("", text)
         text = _FRACTION_THOUSANDS.sub(_join, text)
-    if "\\begin" not in text:
+    if "\\begin" in text:
+        text = _BRACED_ROWS.sub(r"\\begin{cases}\2\\end{cases}", text)
+        text = _ALIGNED.sub("", _ROW_SPACE.sub("", text))
+    else:
         text = _TWICE_ESCAPED.sub(r"\\", text)
     text = text.replace("\\$", "\x04")
     text = _MATH_MARKS.sub(" ", text.replace("\\\\", "\x05"))  # a line break is not the start of `\(`
-    text = _FRACTION_NAMES.sub(r"\\frac", text)
+    text = _FRACTION_NAMES.sub(r"\\\1", text)
     text = _BLACKBOARD.sub(lambda m: f" \\set{m[1] or m[2]} ", text)
     text = _DROP.sub(" ", text)
     while True:  # from the inside out: `\text{a \textbf{b}}`; the text shrinks with every round

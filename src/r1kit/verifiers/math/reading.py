@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 import re
+from fractions import Fraction
 from functools import lru_cache
 
 from r1kit.verifiers.math import regions
 from r1kit.verifiers.math.answers import Answer, Based, Listing, Ratio, Region, Table, Value, Words
+from r1kit.verifiers.math.cases import ENVIRONMENTS, read_cases
 from r1kit.verifiers.math.limits import MAX_CHARS, MAX_ITEMS, NotMathError, OverLimitError, UnsupportedError
 from r1kit.verifiers.math.notation import tidy
+from r1kit.verifiers.math.numerals import in_digits
 from r1kit.verifiers.math.parser import Node, Parser
 from r1kit.verifiers.math.policy import Reading
 from r1kit.verifiers.math.relations import read_relation, relation_positions
@@ -88,13 +91,15 @@ def _straighten(match: re.Match[str]) -> str:
 
 
 def read_words(text: str) -> Answer:
-    """Text that is no mathematics but has letters; brackets, punctuation and marks do not count."""
+    """Text that is no mathematics but has letters: words, perhaps a number's. Brackets and punctuation do not count."""
     plain = re.sub(r"\\(?:[A-Za-z]+|.)|[\x02\x04{}]", " ", text)
     kept = " ".join(re.sub(r"[^\w+\-/]+", " ", plain).split())
     if not any(c.isalpha() for c in kept):
         raise NotMathError("neither mathematics nor words")
     if kept.lower() in _ALL_REALS:
         return regions.WHOLE
+    if (number := in_digits(kept)) is not None:
+        return read(number, Reading())
     return Words(kept.lower(), kept)
 
 
@@ -104,6 +109,7 @@ class Reader:
     def __init__(self, tokens: list[Token], reading: Reading) -> None:
         self.tokens, self.reading = tokens, reading
         self.partner = match_brackets(tokens)
+        self.spoken = next((value for kind, value in tokens if value in ("to", "out")), None)
 
     def node(self, start: int, end: int) -> Node:
         return Parser(self.tokens, self.partner, start, end, self.reading.mixed_numbers).expression()
@@ -148,6 +154,10 @@ class Reader:
         words = [self.tokens[c][1] for c in cuts]
         return combine([self.item(a, b) for a, b in slices], words)
 
+    def together(self, answers: list[Answer]) -> Answer:
+        """Several answers that hold at once, such as a system of equations."""
+        return combine(answers, ["and"] * (len(answers) - 1))
+
     def item(self, start: int, end: int) -> Answer:
         while start < end and self.tokens[start][1].lower() in _LEADING_WORDS:
             start += 1
@@ -185,6 +195,15 @@ class Reader:
         if colons:
             bounds = [start, *(c + 1 for c in colons)]
             return Ratio([self.node(a, b) for a, b in zip(bounds, [*colons, end], strict=True)])
+        return self.value(start, end) if self.spoken is None else self.spoken_ratio(start, end)
+
+    def spoken_ratio(self, start: int, end: int) -> Answer:
+        """`2 to 3` as 2 : 3, `3 out of 8` as 3/8."""
+        words = [value if kind in ("w", "q") else "" for kind, value in self.tokens[start:end]]
+        if words.count("to") == 1 and 0 < (at := start + words.index("to")) - start < end - start - 1:
+            return Ratio([self.node(start, at), self.node(at + 1, end)])
+        if words.count("out") == 1 and words[(at := words.index("out")) + 1 : at + 2] == ["of"]:
+            return Value(("/", self.node(start, start + at), self.node(start + at + 2, end)))
         return self.value(start, end)
 
     def bracketed(self, start: int, end: int) -> Answer:
@@ -225,8 +244,15 @@ class Reader:
         return result
 
     def table(self, start: int, end: int) -> Answer:
-        """One matrix, with a factor before it perhaps."""
+        """One matrix, with a factor before it perhaps, or one function by cases."""
         begin = next(i for i in range(start, end) if self.tokens[i] == ("c", "begin"))
+        name = self.partner.get(begin + 1, begin)
+        if begin == start and "".join(value for _, value in self.tokens[begin + 2 : name]) in ENVIRONMENTS:
+            stop = self.end_of_environment(begin, end)
+            if stop + 1 < end:
+                raise UnsupportedError("an expression of functions by cases")
+            last = max(i for i in range(begin, stop) if self.tokens[i] == ("c", "end"))
+            return read_cases(self, name + 1, last)
         rows, stop = regions.read_matrix(self, begin, end)
         factor = self.node(start, begin) if begin > start else None
         if stop < end:
@@ -247,7 +273,8 @@ class Reader:
         if minus_currency:  # -\$5: the sign moves behind
             self.tokens[start], self.tokens[start + 1], unit = self.tokens[start + 1], self.tokens[start], "dollar"
             start += 1
-        stop, scale = end, 1
+        stop: int = end
+        scale: int | Fraction = 1
         if self.tokens[end - 1][1].lower() in PERCENT_WORDS:
             percent, stop = True, end - 1
         else:
@@ -279,8 +306,8 @@ class Reader:
             return False
         return True
 
-    def scaled(self, start: int, end: int) -> tuple[int, int]:
-        """`3 million` is 3 and 10^6."""
+    def scaled(self, start: int, end: int) -> tuple[int, int | Fraction]:
+        """`3 million` is 3 and 10^6, `2 thirds` 2 and 1/3."""
         if end - start > 1 and self.tokens[end - 1][1].lower() in SCALES:
             return end - 1, SCALES[self.tokens[end - 1][1].lower()]
         return end, 1

@@ -60,7 +60,10 @@ _OPERATORS = {
     "perp": "⊥", "parallel": "∥",
 }  # fmt: skip
 _PLAIN_OPERATORS = {"**": "^", "==": "=", ":=": "=", "=<": "<=", "->": "→", "||": "|"}
-_CONSTANTS = {"pi": "pi", "infty": "inf", "emptyset": "empty", "varnothing": "empty", "infinity": "inf", "oo": "inf"}
+_CONSTANTS = {
+    "pi": "pi", "infty": "inf", "infinity": "inf", "oo": "inf",
+    "emptyset": "empty", "varnothing": "empty", "oslash": "empty",
+}  # fmt: skip
 _ACCENTS = frozenset(("overline bar vec hat widehat overrightarrow overarc overset tilde dot ddot widetilde").split())  # noqa: SIM905
 _WORDS = frozenset(("angle", "triangle", "square", "star", "dagger", "Box"))
 _STRUCTURES = frozenset(("frac", "sqrt", "cbrt", "binom", "begin", "end", "pmod", "bmod", "mod"))

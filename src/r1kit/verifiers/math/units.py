@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -50,9 +51,14 @@ _TABLE: dict[str, tuple[str, Fraction, str]] = {
 _CANONICAL = {name: name for name in _TABLE if name} | {
     spelling: name for name, (_, _, spellings) in _TABLE.items() for spelling in spellings.split()
 }
-SCALES = {
-    "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12,
-    "万": 10**4, "亿": 10**8,
+_POWERS_OF_TEN = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
+_PARTS = dict(zip("third fourth fifth sixth seventh eighth ninth tenth".split(), range(3, 11), strict=True))  # noqa: SIM905
+_PARTS |= {"twelfth": 12, "hundredth": 100, "thousandth": 1000, "millionth": 10**6}
+# `3 million` is 3 * 10^6, `2 thirds` is 2/3.
+SCALES: dict[str, int | Fraction] = {
+    **_POWERS_OF_TEN, **{f"{name}s": value for name, value in _POWERS_OF_TEN.items()}, "dozen": 12, "dozens": 12,
+    **{f"{name}s": Fraction(1, value) for name, value in _PARTS.items()}, "halves": Fraction(1, 2),
+    "十": 10, "百": 100, "千": 1000, "万": 10**4, "十万": 10**5, "百万": 10**6, "千万": 10**7, "亿": 10**8,
 }  # fmt: skip
 PERCENT_WORDS = frozenset(("percent", "percents", "pct", "percentage"))
 # A phrase with one of these is a statement or a hedge, not a unit.
@@ -62,10 +68,20 @@ _NO_UNIT = frozenset(
         "is are was for all any some where with without plus minus times divided to from between only also but "
         "either both neither maybe perhaps possibly possible i think guess unless infinity undefined none off "
         "remainder then thus so because however wait wrong incorrect false true right correct fails error "
-        "impossible"
+        "impossible factorial factorials half third doubled tripled halved inverse inverted reciprocal negative "
+        "negated opposite imaginary choose power powers raised exponent root radical base binary octal hexadecimal "
+        "hex point lakh crore fold transposed transpose permille ppm basis repeating recurring except excluding "
+        "excluded twice thrice unsure uncertain one two three four five six seven eight nine ten eleven twelve twenty "
+        "thirty forty fifty sixty seventy eighty ninety zero"
     ).split()
 )
+# The same inside a Chinese word.
+_NO_UNIT_CHINESE = re.compile(
+    r"[或不没非错的之余多除减加乘幂根负‰]|以[上下外内]|至少|[超大小少]于|次方|倒数|左右|可能|也许"
+)
+# Of a length ("square feet", "feet squared") or a time ("per second squared"); beside anything else it is an operation.
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3, "平方": 2, "立方": 3}
+_RAISED = frozenset(name for name, row in _TABLE.items() if row[0] in ("length", "inch", "time", ""))
 MAX_PARTS, MAX_WORD = 6, 24
 # Set without \text, a single letter is a unit only beside a plain number whose gold has no variables.
 BARE_LETTERS = frozenset("mgshLNJ")
@@ -115,18 +131,23 @@ def _canonical_phrase(tokens: list[Token]) -> str | None:
     for kind, value in tokens:
         if kind in ("w", "q", "v") or value == "\x04":
             lowered = value.lower()
-            if lowered in _NO_UNIT or "'" in lowered:
+            if lowered in _NO_UNIT or "'" in lowered or _operation(value):
                 return None
             if lowered in ("per", "an", "a", "of", "the") and parts:
                 parts.append("/" if lowered in ("per", "a", "an") and parts[-1] != "/" else "")
             elif value in _POWERS:
                 exponent = _POWERS[value]
-                if value.endswith("ed") and parts:
+                if not value.endswith("ed"):
+                    power = exponent
+                elif parts and parts[-1] in _RAISED:
                     parts[-1] += f"^{exponent}"
                 else:
-                    power = exponent
+                    return None
             else:
-                parts.append(canonical_unit(value) + (f"^{power}" if power > 1 else ""))
+                name = canonical_unit(value)
+                if power > 1 and name not in _RAISED:
+                    return None
+                parts.append(name + (f"^{power}" if power > 1 else ""))
                 power = 1
         elif kind == "n" and parts and parts[-1] in ("^", "^-"):
             parts[-1] += value
@@ -136,10 +157,15 @@ def _canonical_phrase(tokens: list[Token]) -> str | None:
             parts.append(value)
         elif value not in ("{", "}", "*", "(", ")", "."):
             return None
-    if len(parts) > MAX_PARTS or any(len(p) > MAX_WORD for p in parts):
+    if power > 1 or len(parts) > MAX_PARTS or any(len(p) > MAX_WORD for p in parts):
         return None  # prose, no unit
     text = "".join(parts) if any(p in "^/-" or p.startswith("^") for p in parts) else " ".join(p for p in parts if p)
     return {"mi/h": "mph"}.get(text, text)
+
+
+def _operation(word: str) -> bool:
+    """True for a Chinese word that says more than a unit: 42分之一 is no 42."""
+    return not word.isascii() and word not in _CANONICAL and _NO_UNIT_CHINESE.search(word) is not None
 
 
 def canonical_unit(word: str) -> str:

@@ -18,7 +18,7 @@ from r1kit.verifiers.math.voter_pool import PoolError, VoterPool
 
 SHOWN = 400
 _WRAPPED = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])|<answer>|####\s|</?think>")
-_LEADING = re.compile(r"(?:therefore|thus|so|hence|then|所以|因此|综上|故)[\s,，:：]+", re.IGNORECASE)
+_LEADING = re.compile(r"^\$?(?:therefore|thus|so|hence|then|所以|因此|综上|故)[\s,，:：]+", re.IGNORECASE)
 _ROUNDED = re.compile(r"\s*(?:=|≈|\\approx)\s*-?\d{0,20}\.\d{1,40}\s*(?:\.\.\.|…|\\[lc]?dots)\s*\$?$")  # 1/3 = 0.333...
 _PROSE = re.compile(r"(?:answer|solution|result|答案|故选|结果)", re.IGNORECASE)
 
@@ -53,9 +53,12 @@ def default_pool() -> VoterPool:
 
 
 @atexit.register
-def _close() -> None:
-    if _pool is not None and _pool[0] == os.getpid():
-        _pool[1].close()
+def close_default_pool() -> None:
+    """End the workers of this process; the next judgement starts others."""
+    global _pool
+    pool, _pool = _pool, None
+    if pool is not None and pool[0] == os.getpid():
+        pool[1].close()
 
 
 SYMBOLIC: tuple[Voter, ...] = (SymbolicVoter(),)
@@ -99,14 +102,12 @@ def verify_math(
     found = extract(response, policy, opened=opened)
     if found is None:
         return Verdict.scored(0, "no_answer", seconds=time.perf_counter() - start)
-    return _judged(found.text, bare_gold, policy, voters, start)
+    return _judged(_LEADING.sub("", found.text, count=1), bare_gold, policy, voters, start)
 
 
 def _unwrapped(text: str, policy: MathPolicy) -> str:
     """A bare answer out of whatever holds it."""
-    text = text.strip()
-    if (leading := _LEADING.match(text)) is not None:
-        text = text[leading.end() :]
+    text = _LEADING.sub("", text.strip(), count=1)
     if "." in text[-60:] and (rounded := _ROUNDED.search(text, max(0, len(text) - 120))) is not None:
         text = text[: rounded.start()]
     if len(text) > MAX_RESPONSE:
@@ -114,7 +115,7 @@ def _unwrapped(text: str, policy: MathPolicy) -> str:
     wrapped = _WRAPPED.search(text) is not None
     if wrapped:
         found = extract(text, policy)
-        return found.text if found is not None else ""
+        return _LEADING.sub("", found.text, count=1) if found is not None else ""
     if _PROSE.search(text):
         found = extract(text, policy)
         if found is not None and found.where in ("phrase", "line"):
@@ -134,7 +135,7 @@ def _judged(text: str, gold: str, policy: MathPolicy, voters: Sequence[Voter], s
         )
 
     if decision.kind in ("yes", "no") and (decision.final or not _judges(voters)):
-        return scored("correct" if decision.kind == "yes" else "wrong", "exact")
+        return scored("correct" if decision.kind == "yes" else "wrong", decision.voter)
     if decision.kind == "over_limit":
         return scored("over_limit", "exact")
     outcome, voter = _ask(decision, text, gold, voters)
@@ -155,7 +156,8 @@ def _judges(voters: Sequence[Voter]) -> list[Voter]:
 def _ask(decision: Decision, text: str, gold: str, voters: Sequence[Voter]) -> tuple[str, str]:
     """The first decisive voter. Where none is, why: what the candidate did counts before what failed."""
     outcome: str
-    outcome, name = decision.kind if decision.kind in ("unparsable", "gold_unread") else "failed", "exact"
+    name: str
+    outcome, name = decision.kind if decision.kind in ("unparsable", "gold_unread") else "failed", decision.voter
     if decision.kind == "no":  # words that differ, and judges that may know better
         outcome, voters = "no", _judges(voters)
     if decision.kind == "unparsable":
