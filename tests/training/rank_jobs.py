@@ -23,6 +23,7 @@ from r1kit.training import rl
 from r1kit.training.parallel import PeerError, World
 
 from .helpers import UPDATE_CASES, muon_steps, updated
+from .preset_updates import Cut, preset_gradients
 from .stage import ListRecorder, even_tokens, open_stage, write_base
 
 Arrays = dict[str, np.ndarray]
@@ -82,6 +83,21 @@ def update(world: World) -> Arrays:
     return {f"{case}/{k}": v for case in UPDATE_CASES for k, v in updated(world, UPDATE_CASES[case]).items()}
 
 
+# Presets whose update waits for other ranks in its own ways: at scores, at the critic's gradients, at the PRM's.
+REAL_RANK_PRESETS = ("dapo", "vapo", "prime")
+
+
+def presets(world: World) -> Arrays:
+    """One update of a few presets in two micro-batches for each rank; threads do the rest (test_presets.py)."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = write_base(Path(folder) / "base")
+        return {
+            f"{name}/{key}": value
+            for name in REAL_RANK_PRESETS
+            for key, value in preset_gradients(world, name, base, Cut(parts=2)).items()
+        }
+
+
 # In deterministic mode what is sampled does not depend on which rank samples it.
 RANKS_STAGE = {"engine": {"slots": 8, "deterministic": True}}
 
@@ -97,7 +113,7 @@ def rl_stage(world: World) -> Arrays:
 
 
 JOBS: dict[str, Callable[[World], Arrays]] = {
-    job.__name__: job for job in (collectives, peer_dies, peer_hangs, muon, update, rl_stage)
+    job.__name__: job for job in (collectives, peer_dies, peer_hangs, muon, update, presets, rl_stage)
 }
 
 

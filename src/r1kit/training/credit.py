@@ -52,9 +52,11 @@ def filter_groups(groups: Sequence[Group], algorithm: Any) -> list[Group]:
         return list(groups)
     kept = []
     for group in groups:
+        # By sample: neither ties nor draws may depend on the order in which a group's responses stand.
+        group = replace(group, rollouts=tuple(sorted(group, key=lambda r: r.sample)))
         keep = min(settings.keep, len(group))
-        lengths = torch.tensor([[float(r.loss_mask.sum()) for r in group]])
         if settings.kind == "gfpo":
+            lengths = torch.tensor([[float(r.loss_mask.sum()) for r in group]])
             rows = gfpo_keep(torch.from_numpy(group.rewards)[None], lengths, keep, by=settings.by)
         else:
             rows = roc_keep(*_roc_arrays(group), keep, _draws(group))
