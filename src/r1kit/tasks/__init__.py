@@ -13,7 +13,7 @@ from r1kit.tasks.from_files import FileTask
 from r1kit.tasks.knights_knaves import KnightsKnaves
 from r1kit.tasks.multiplication import Multiplication
 from r1kit.tasks.own_verifier import OwnVerifier
-from r1kit.tasks.question_task import QuestionTask
+from r1kit.tasks.question_task import QuestionTask, Verify
 from r1kit.tasks.reasoning_gym import ReasoningGym
 from r1kit.tasks.shapes import witness_response
 
@@ -77,13 +77,18 @@ def close_judges() -> None:
     close_shared()
 
 
-def verify_many(task: Task, problems: Sequence[Problem], responses: Sequence[str]) -> list[dict[str, Verdict]]:
-    """`task.verify` of every (problem, response), in order; tasks that can judge many side by side do."""
+def verify_many(
+    task: Task, problems: Sequence[Problem], responses: Sequence[str], verify: Verify | None = None
+) -> list[dict[str, Verdict]]:
+    """`task.verify` of every (problem, response), in order; side by side where the task says that this pays.
+
+    `verify`: called in its place, by a caller that guards it.
+    """
     many = getattr(task, "verify_many", None)
     if many is not None:
-        verdicts: list[dict[str, Verdict]] = many(problems, responses)
+        verdicts: list[dict[str, Verdict]] = many(problems, responses, verify)
         return verdicts
-    return [task.verify(problem, response) for problem, response in zip(problems, responses, strict=True)]
+    return [(verify or task.verify)(p, r) for p, r in zip(problems, responses, strict=True)]
 
 
 __all__ = [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +29,7 @@ from r1kit.verifiers.user import UserVerifier
 _log = logging.getLogger(__name__)
 # Kinds whose judges wait for other processes: of these a whole step is judged side by side.
 WAITING = ("math", "code", "regex")
+Verify = Callable[[Problem, str], dict[str, Verdict]]
 
 
 class QuestionTask:
@@ -79,14 +80,16 @@ class QuestionTask:
         accuracy = self._own(problem, text) if self._own else self._judged(problem, text, opened)
         return {"accuracy": accuracy, "format": judge_shape(text, problem.metadata["format"], opened=opened)}
 
-    def verify_many(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[dict[str, Verdict]]:
+    def verify_many(
+        self, problems: Sequence[Problem], responses: Sequence[str], verify: Verify | None = None
+    ) -> list[dict[str, Verdict]]:
         """`verify` of every pair, in order; side by side where judging waits for other processes."""
-        pairs = list(zip(problems, responses, strict=True))
+        pairs, judge = list(zip(problems, responses, strict=True)), verify or self.verify
         if not any(problem.payload["kind"] in WAITING for problem in problems):
-            return [self.verify(*pair) for pair in pairs]
+            return [judge(*pair) for pair in pairs]
         for problem in {problem.id: problem for problem in problems}.values():
             self._judge(problem)  # here, so that what opens pools does it once
-        return list(in_order(lambda pair: self.verify(*pair), pairs))
+        return list(in_order(lambda pair: judge(*pair), pairs))
 
     def _judged(self, problem: Problem, text: str, opened: bool) -> Verdict:
         verdict, trouble = settled(self._judge(problem), text, opened)

@@ -24,7 +24,7 @@ from r1kit.evaluation.rollouts import make_rollout, response_texts
 from r1kit.models.chat import encode_prompt, stop_token_ids
 from r1kit.records import Group, Problem, Rollout, Verdict
 from r1kit.rewards import RewardFunction
-from r1kit.tasks import Task
+from r1kit.tasks import Task, verify_many
 from r1kit.training.exchange import SampledGroup
 
 _log = logging.getLogger(__name__)
@@ -99,13 +99,14 @@ class GroupSampler:
         samples = [self._sound(sample) for sample in self.engine.generate(requests)]
         texts = [writable(text) for text in response_texts(self.tokenizer, samples, self.stops)]
         sampled = time.perf_counter()
+        verdicts = self._verdicts(problems, samples, texts)
         groups = []
         for p, problem in enumerate(problems):
             rows = range(p * self.group_size, (p + 1) * self.group_size)
             rollouts = [
                 make_rollout(
                     problem.id, g, prompts[p], samples[i], temperature=self.sampling.temperature, text=texts[i]
-                )
+                ).scored(verdicts[i], {})
                 for g, i in enumerate(rows)
             ]
             judged = self._judge(problem, rollouts, step)
@@ -141,9 +142,8 @@ class GroupSampler:
         self._tell("engine", f"response {sample.request_id}: {why}")
         return replace(sample, token_ids=(), logprobs=(), forced=(), finish="failed", stop_reason=why)
 
-    def _judge(self, problem: Problem, rollouts: Sequence[Rollout], step: int) -> Group:
-        """The group with its verdicts, and with its rewards where every verdict is a score."""
-        judged = [rollout.scored(self._verdicts(problem, rollout), {}) for rollout in rollouts]
+    def _judge(self, problem: Problem, judged: Sequence[Rollout], step: int) -> Group:
+        """The group of rollouts with verdicts, and with its rewards where every verdict is a score."""
         group = Group(problem, tuple(judged))
         if group.failed:
             return group
@@ -163,11 +163,19 @@ class GroupSampler:
             ),
         )
 
-    def _verdicts(self, problem: Problem, rollout: Rollout) -> Mapping[str, Verdict]:
-        if rollout.finish in ("aborted", "failed"):
-            return {}
+    def _verdicts(
+        self, problems: Sequence[Problem], samples: Sequence[Sample], texts: Sequence[str]
+    ) -> list[Mapping[str, Verdict]]:
+        """The verdicts of every response, those of a step judged together; none for one that the engine lost."""
         crashed = {"accuracy": Verdict("error", None, "voter_failed", voter=self.task.name)}
-        return self._guarded("verifier", problem, lambda: self.task.verify(problem, rollout.text), crashed)
+
+        def verify(problem: Problem, text: str) -> dict[str, Verdict]:
+            return self._guarded("verifier", problem, lambda: self.task.verify(problem, text), crashed)
+
+        whole = [i for i, sample in enumerate(samples) if sample.finish not in ("aborted", "failed")]
+        asked = [problems[i // self.group_size] for i in whole]
+        judged = dict(zip(whole, verify_many(self.task, asked, [texts[i] for i in whole], verify), strict=True))
+        return [judged.get(i, {}) for i in range(len(samples))]
 
     def _statistics(self, problem: Problem, rollout: Rollout) -> Mapping[str, float]:
         if rollout.finish in ("aborted", "failed"):
