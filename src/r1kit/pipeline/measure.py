@@ -102,7 +102,7 @@ def one_stage_recipe(
 
 def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
     """The evaluation of a `one_stage_recipe`, over its processes, outside any run directory."""
-    from r1kit.pipeline.kinds import RUNNERS, StageContext
+    from r1kit.pipeline.kinds import RUNNERS, StageContext, run_stage
     from r1kit.training.recorder import NullRecorder
 
     stage = recipe.stages[ALONE]
@@ -113,7 +113,8 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
             order = {"stage": ALONE, "recipe": dump_recipe(recipe), "root": str(root), "inputs": {"model": stage.model}}
             team.announce({**order, "runners": "r1kit.pipeline.kinds"})
             assert team.world is not None
-            outcome = RUNNERS["evaluate"](
+            outcome = run_stage(
+                RUNNERS["evaluate"],
                 StageContext(
                     name=ALONE,
                     settings=stage,
@@ -124,7 +125,7 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
                     inputs={"model": Path(stage.model)},
                     world=team.world,
                     recorder=NullRecorder(),
-                )
+                ),
             )
     evaluation: dict[str, Any] = plain(outcome.eval)
     return evaluation

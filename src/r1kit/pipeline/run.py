@@ -39,7 +39,7 @@ from r1kit.pipeline.files import (
     write_json,
 )
 from r1kit.pipeline.interrupts import StopFlag
-from r1kit.pipeline.kinds import StageContext, load_runners
+from r1kit.pipeline.kinds import StageContext, load_runners, run_stage
 from r1kit.pipeline.launch import Team
 from r1kit.pipeline.ledger import make_ledger
 from r1kit.pipeline.lineage import (
@@ -60,7 +60,7 @@ from r1kit.pipeline.run_directory import RunDirectory
 from r1kit.pipeline.stage_clock import StageClock, total_of
 from r1kit.pipeline.summary import costs, make_summary
 from r1kit.pipeline.trackers import open_trackers, require_trackers
-from r1kit.training.recorder import Interrupted
+from r1kit.training.recorder import Interrupted, Paused
 
 DEFAULT_RUNNERS = "r1kit.pipeline.kinds"
 
@@ -69,6 +69,12 @@ class RunInterruptedError(RunError):
     """The user stopped the run; the same command goes on."""
 
     exit_code = 130
+
+
+class RunPausedError(RunError):
+    """An alarm of the recipe stopped the run; the same command goes on."""
+
+    exit_code = 3
 
 
 @dataclass(frozen=True)
@@ -200,7 +206,7 @@ class _Run:
 
     def _external_inputs(self) -> dict[str, str]:
         """Content hash by path of models and data that no stage of this recipe makes, and of the user's functions."""
-        inputs: dict[str, str] = {}
+        inputs = {path: hash_path(path) or "not on this machine" for path in self.recipe.task.data_files}
         for name, stage in self.recipe.stages.items():
             inputs |= hash_functions(user_functions(self.recipe, name))
             inputs |= {text: hash_path(text) or "not on this machine" for text in stage_paths(stage).values()}
@@ -248,7 +254,8 @@ class _Run:
             }
         )
         assert team.world is not None
-        outcome = runner(
+        outcome = run_stage(
+            runner,
             StageContext(
                 name=name,
                 settings=settings,
@@ -259,7 +266,7 @@ class _Run:
                 inputs=inputs,
                 world=team.world,
                 recorder=recorder,
-            )
+            ),
         )
         recorder.heartbeat = lambda: None
         recorder.show.end(name)
@@ -329,6 +336,9 @@ class _Run:
         stage = team.stage if team else "start"
         if isinstance(error, (KeyboardInterrupt, Interrupted)):
             self._write_ledger()
+            if isinstance(error, Paused):
+                recorder.log(str(error))
+                raise RunPausedError(str(error)) from None
             recorder.log(f"stopped by the user in stage {stage}")
             raise RunInterruptedError(
                 f"stopped in stage {stage}; what was saved is kept in {self.run.root}. The same command "

@@ -39,7 +39,7 @@ def die_with_parent(parent: int) -> None:
 def work(store: str, rank: int, size: int, timeout: float) -> None:
     """Run every stage rank 0 announces, until it announces None."""
     from r1kit.config.load import parse_recipe
-    from r1kit.pipeline.kinds import StageContext, load_runners
+    from r1kit.pipeline.kinds import StageContext, load_runners, run_stage
     from r1kit.pipeline.process import tune_process
     from r1kit.training.parallel import World
     from r1kit.training.recorder import Interrupted, NullRecorder
@@ -62,7 +62,7 @@ def work(store: str, rank: int, size: int, timeout: float) -> None:
             recorder=NullRecorder(),
         )
         try:
-            load_runners(order["runners"])[settings.kind](context)
+            run_stage(load_runners(order["runners"])[settings.kind], context)
         except Interrupted:
             # Every rank stops at the same step; rank 0 says so.
             return
