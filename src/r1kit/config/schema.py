@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.fields import Count, Natural, Positive, Settings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
+from r1kit.config.preference import PreferenceSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.sandbox import SandboxSettings
 from r1kit.config.stage import Decay, DType, ScheduledSettings, StageSettings
@@ -82,11 +83,13 @@ class ReportSettings(StageSettings):
 
 
 Stage = Annotated[
-    PretrainSettings | SFTSettings | RLSettings | EvaluateSettings | ReportSettings, Field(discriminator="kind")
+    PretrainSettings | SFTSettings | PreferenceSettings | RLSettings | EvaluateSettings | ReportSettings,
+    Field(discriminator="kind"),
 ]
 STAGE_KINDS: dict[str, type[StageSettings]] = {
     "pretrain": PretrainSettings,
     "sft": SFTSettings,
+    "preference": PreferenceSettings,
     "rl": RLSettings,
     "evaluate": EvaluateSettings,
     "report": ReportSettings,

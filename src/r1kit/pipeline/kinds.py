@@ -81,6 +81,23 @@ def run_sft(context: StageContext) -> StageOutcome:
     )
 
 
+def run_preference(context: StageContext) -> StageOutcome:
+    from r1kit.tasks import make_task
+    from r1kit.training.preference import train_preference
+
+    return train_preference(
+        context.settings,
+        stage=context.name,
+        inputs=context.inputs,
+        task=make_task(context.task),
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.checkpoints,
+        dtype=context.dtype,
+    )
+
+
 def run_rl(context: StageContext) -> StageOutcome:
     from r1kit.tasks import make_task
     from r1kit.training.rl import train_rl
@@ -137,6 +154,7 @@ def run_report(context: StageContext) -> StageOutcome:
 RUNNERS: dict[str, Runner] = {
     "pretrain": run_pretrain,
     "sft": run_sft,
+    "preference": run_preference,
     "rl": run_rl,
     "evaluate": run_evaluate,
     "report": run_report,
