@@ -1,0 +1,136 @@
+"""What is exported is what was trained, or there is no export.
+
+Why this matters: weights that are the base's, or half written, load without a word in every other program; the loss of
+weeks of training shows as "the model got no better".
+
+Not exercised here: the command line (tests/cli/test_model_verbs.py); parity of architectures (tests/models).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+import torch
+from rich.console import Console
+from transformers import AutoModelForCausalLM
+
+from r1kit.config import parse_recipe
+from r1kit.models.checkpoint import CheckpointError
+from r1kit.pipeline import export
+from r1kit.pipeline.export import base_of, export_checkpoint, find_model
+from r1kit.pipeline.files import RunError
+from r1kit.pipeline.run import Options, run_recipe
+from r1kit.training import checkpoints
+
+RECIPE = """
+name: two stages
+task: {{name: countdown, high: 6}}
+dtype: {dtype}
+processes: 1
+stages:
+  base:
+    kind: pretrain
+    model: {{hidden: 16, layers: 1, heads: 2, kv_heads: 1, head_dim: 8, intermediate: 16}}
+    tokens: 512
+    tokens_per_step: 256
+    warmup_steps: 0
+  sft:
+    kind: sft
+    model: ${{base}}
+    data: [{{path: {rows}}}]
+    epochs: 1
+    batch_size: 2
+    max_tokens: 64
+    optimizer: {{lr: 1e-2}}
+"""
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run of a base and its fine-tuning; tests copy what they spoil."""
+    folder = tmp_path_factory.mktemp("export")
+    rows = folder / "rows.jsonl"
+    rows.write_text("".join(json.dumps({"prompt": f"Q:{n}", "completion": str(n)}) + "\n" for n in range(4)))
+    recipe = parse_recipe(RECIPE.format(dtype=request.param, rows=rows), "recipe.yaml")
+    return run_recipe(recipe, folder / "run", Options(check=False, console=Console(quiet=True))).root
+
+
+def spoiled(run: Path, tmp_path: Path, *, base_weights: bool) -> Path:
+    """A copy of the run whose fine-tuned checkpoint holds other weights, with a manifest that fits them."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    source = find_model(copy, "sft")
+    weights = source / "model.safetensors"
+    if base_weights:
+        shutil.copy2(find_model(copy, "base") / "model.safetensors", weights)
+    else:
+        tensors = dict(checkpoints.read_safetensors(weights))
+        tensors["model.norm.weight"] = tensors["model.norm.weight"] * 2
+        checkpoints.save_file(tensors, weights, metadata={"format": "pt"})
+    manifest = json.loads((source / "COMPLETE").read_text())
+    manifest["model.safetensors"] = checkpoints.file_digest(weights)
+    (source / "COMPLETE").write_text(json.dumps(manifest))
+    return source
+
+
+def test_what_was_trained_is_exported(run: Path, tmp_path: Path) -> None:
+    source = find_model(run, "sft")
+    assert base_of(source) == find_model(run, "base")
+    assert base_of(find_model(run, "base")) is None
+    assert export_checkpoint(source, tmp_path / "plain") < export.TOLERANCE
+    assert not (tmp_path / "plain" / "trainer.safetensors").exists()
+    plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
+    ids = torch.arange(3, 9)[None]
+    assert torch.isfinite(plain(ids).logits).all()
+
+
+def test_the_bases_weights_are_no_export(run: Path, tmp_path: Path) -> None:
+    source = spoiled(run, tmp_path, base_weights=True)
+    # In bfloat16 the trainer keeps its weights beside, and those differ already.
+    with pytest.raises(RunError, match=r"nothing was learned|are not those that the trainer"):
+        export_checkpoint(source, tmp_path / "plain")
+
+
+def test_other_weights_than_the_trainers_are_no_export(run: Path, tmp_path: Path) -> None:
+    source = spoiled(run, tmp_path, base_weights=False)
+    if not (source / "trainer.safetensors").is_file() or "master" not in checkpoints.load_state(source)[0]:
+        pytest.skip("in float32 the checkpoint's weights are the trainer's own")
+    with pytest.raises(RunError, match="are not those that the trainer"):
+        export_checkpoint(source, tmp_path / "plain")
+
+
+def test_a_copy_that_differs_is_no_export(run: Path, tmp_path: Path) -> None:
+    real = shutil.copy2
+
+    def failing(source: Path, destination: Path) -> None:
+        real(source, destination)
+        if Path(source).name == "model.safetensors":
+            tensors = dict(checkpoints.read_safetensors(Path(destination)))
+            tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1
+            checkpoints.save_file(tensors, destination, metadata={"format": "pt"})
+
+    with patch.object(export.shutil, "copy2", failing), pytest.raises(RunError, match=r"model\.norm\.weight differ"):
+        export_checkpoint(find_model(run, "sft"), tmp_path / "plain")
+
+
+def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "step-000002"
+    shutil.copytree(find_model(run, "sft"), copy)
+    content = (copy / "model.safetensors").read_bytes()
+    (copy / "model.safetensors").write_bytes(content[:-10])
+    with pytest.raises(
+        CheckpointError, match=r"model\.safetensors: is damaged or truncated.*Export another checkpoint"
+    ):
+        export_checkpoint(copy, tmp_path / "plain")
+    assert not (tmp_path / "plain").exists()
+
+
+def test_a_bare_checkpoint_has_no_base(run: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(find_model(run, "sft"), bare)
+    assert base_of(bare) is None
+    assert export_checkpoint(bare, tmp_path / "plain") < export.TOLERANCE
