@@ -46,7 +46,8 @@ def root_model(recipe: Recipe, name: str) -> Path | None:
     upstream = stage_inputs(stage).get("model")
     if upstream is not None:
         return root_model(recipe, upstream)
-    return Path(stage.model) if isinstance(stage, (RLSettings, EvaluateSettings)) else None
+    model = getattr(stage, "model", None)  # of a pretrain stage it is a shape
+    return Path(model) if isinstance(model, str) else None
 
 
 def measured_lengths(

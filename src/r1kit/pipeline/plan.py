@@ -9,6 +9,7 @@ from pathlib import Path
 from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.parts import ModelSettings
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
+from r1kit.config.supervised import SFTSettings
 
 # Entries of the tiny tokenizer, rounded up; it is not imported here because that takes seconds.
 TINY_VOCABULARY = 256
@@ -84,6 +85,15 @@ class Shape:
         activations = token_budget * (self.layers * width + 3 * self.vocabulary) * (2 if bf16 else 4)
         return weights + activations
 
+    def chunked_training_bytes(self, token_budget: int, *, bf16: bool, recompute: bool) -> int:
+        """The same where only learned tokens meet the head, a chunk of logits at a time; with `recompute` one layer's
+        activations and the inputs of the others."""
+        width = 8 * self.hidden + 4 * self.head_dim * (self.heads + self.kv_heads) + 4 * self.intermediate
+        kept = self.layers * self.hidden + width if recompute else self.layers * width
+        logits = 2 * max(256, (1 << 18) // self.vocabulary) * self.vocabulary * 4
+        activations = token_budget * (kept + 3 * self.hidden) * (2 if bf16 else 4)
+        return self.training_bytes(0, bf16=bf16, reference=False) + activations + logits
+
     def decoding_bytes(self, slots: int, length: int, *, bf16: bool) -> int:
         """Weights and the key/value cache of `slots` responses of `length` tokens."""
         cache = slots * length * self.layers * 2 * self.kv_heads * self.head_dim
@@ -118,10 +128,11 @@ def _shape(recipe: Recipe, name: str, shapes: dict[str, Shape]) -> Shape | None:
     stage = recipe.stages[name]
     if isinstance(stage, PretrainSettings):
         return Shape.of_settings(stage.model)
-    if isinstance(stage, (RLSettings, EvaluateSettings)):
-        upstream = stage_inputs(stage).get("model")
-        return shapes.get(upstream) if upstream else Shape.of_directory(Path(stage.model))
-    return None
+    model = getattr(stage, "model", None)
+    if not isinstance(model, str):
+        return None
+    upstream = stage_inputs(stage).get("model")
+    return shapes.get(upstream) if upstream else Shape.of_directory(Path(model))
 
 
 def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool) -> StagePlan:
@@ -130,6 +141,8 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
     if isinstance(stage, PretrainSettings):
         memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=False)
         train = 3 * work * stage.tokens
+    elif isinstance(stage, SFTSettings):
+        memory += shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=stage.recompute)
     elif isinstance(stage, RLSettings):
         reference = stage.algorithm.kl_coef > 0
         memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)

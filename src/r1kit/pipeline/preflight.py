@@ -22,6 +22,7 @@ from r1kit.pipeline.files import RunError
 from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_model, stage_lengths
 from r1kit.pipeline.lineage import memory_bytes
 from r1kit.pipeline.plan import plan_stages
+from r1kit.pipeline.preflight_data import data_checks
 from r1kit.pipeline.progress import gib
 from r1kit.pipeline.trackers import missing_trackers
 
@@ -47,6 +48,7 @@ def preflight(recipe: Recipe) -> Iterator[Check]:
     yield Check("settings", True, f"{recipe.dtype}, processes {recipe.processes}, seed {recipe.seed}")
     yield from _batches(recipe)
     yield from _models(recipe)
+    yield from (Check(*found) for found in data_checks(recipe))
     yield _memory(recipe)
     yield from _trackers(recipe)
     yield from _task(recipe)

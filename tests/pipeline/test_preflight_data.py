@@ -1,0 +1,89 @@
+"""Training data are looked at before a run begins.
+
+Why this matters: a missing file or a wrong column is otherwise found after the stages before it have run for hours.
+
+Not exercised here: the other checks (tests/pipeline/test_preflight.py); reading itself (tests/tasks/test_traces.py).
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from r1kit.config import parse_recipe
+from r1kit.pipeline.lengths import root_model
+from r1kit.pipeline.plan import Shape, plan_stages
+from r1kit.pipeline.preflight_data import data_checks
+
+RECIPE = """
+name: two stages
+task: countdown
+processes: 1
+dtype: float32
+stages:
+  base: {kind: pretrain}
+  sft: {kind: sft, model: "${base}", max_tokens: 30, data: [{path: ROWS}]}
+  more: {kind: sft, model: "${sft}", data: [{path: ROWS, columns: {response: answer}}]}
+"""
+
+
+def write(path: Path, *rows: Any) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def checks(path: Path, *overrides: str) -> dict[str, tuple[bool, str]]:
+    recipe = parse_recipe(RECIPE.replace("ROWS", str(path)), "recipe.yaml", overrides)
+    return {what: (ok, found) for what, ok, found in data_checks(recipe)}
+
+
+GOOD = {"prompt": "Q:1", "completion": "1", "answer": "2"}
+
+
+def test_what_is_found_is_said(tmp_path: Path) -> None:
+    found = checks(write(tmp_path / "rows.jsonl", GOOD, {**GOOD, "completion": "1" * 40}))
+    assert found["sft: data[0]"] == (
+        True,
+        f"{tmp_path / 'rows.jsonl'}: 2 of its first 2 rows can be used, to 46 tokens; "
+        "1 longer than max_tokens 30, drop",
+    )
+    assert found["more: data[0]"][0]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([GOOD, "{"], r"rows.jsonl:2: not JSON"),
+        ([{"question": "a"}], "no column that holds the response"),
+        ([{**GOOD, "completion": "1" * 40}], "all are longer than max_tokens 30"),
+        ([], "none of its 0 rows can be used"),
+    ],
+)
+def test_what_cannot_be_trained_on_fails(rows: list[Any], message: str, tmp_path: Path) -> None:
+    ok, found = checks(write(tmp_path / "rows.jsonl", *rows))["sft: data[0]"]
+    assert not ok
+    assert message in found
+
+
+def test_a_file_that_is_not_there_fails(tmp_path: Path) -> None:
+    assert checks(tmp_path / "rows.jsonl")["sft: data[0]"] == (
+        False,
+        f"{tmp_path / 'rows.jsonl'}: no such data file or directory",
+    )
+
+
+def test_stages_behind_a_fine_tuning_know_their_root_and_their_memory(tmp_path: Path) -> None:
+    recipe = parse_recipe(RECIPE.replace("ROWS", "rows.jsonl"), "recipe.yaml")
+    assert root_model(recipe, "more") is None
+    assert [plan.name for plan in plan_stages(recipe)] == ["base", "sft", "more"]
+    given = parse_recipe(RECIPE.replace("ROWS", "rows.jsonl"), "recipe.yaml", ["sft.model=/models/base"])
+    assert root_model(given, "more") == Path("/models/base")
+
+
+def test_recomputing_takes_less_memory() -> None:
+    shape = Shape(151936, 896, 24, 14, 2, 64, 4864, True)
+    whole, again = (shape.chunked_training_bytes(32768, bf16=False, recompute=r) for r in (False, True))
+    assert again < 0.3 * whole
