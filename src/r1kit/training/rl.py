@@ -21,6 +21,7 @@ from typing import Any
 
 from r1kit.engines.local import LocalEngine
 from r1kit.models.loading import load_model, load_tokenizer
+from r1kit.models.lora import LoRAModel, plain_model
 from r1kit.rewards import make_reward
 from r1kit.tasks import Task
 from r1kit.training.alarms import Alarm, Alarms
@@ -32,6 +33,7 @@ from r1kit.training.monitors import summary
 from r1kit.training.optim import schedule
 from r1kit.training.parallel import World
 from r1kit.training.pools import ProblemPool
+from r1kit.training.recompute import recompute_activations
 from r1kit.training.recorder import Interrupted, Paused, Recorder, StageOutcome
 from r1kit.training.roles import Roles
 from r1kit.training.rollback import GoodSteps, roll_back
@@ -92,9 +94,14 @@ class RLRun:
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
+            adapt=self._adapters if settings.lora else None,
+            native=settings.native,
         )
+        policy = plain_model(self.session.model)
+        if settings.recompute:
+            recompute_activations(policy)
         self.engine = LocalEngine(
-            self.session.model,
+            policy,
             tokenizer=tokenizer,
             slots=settings.engine.slots,
             deterministic=settings.engine.deterministic,
@@ -105,7 +112,7 @@ class RLRun:
         self.pool = ProblemPool(task.problems("train"), seed, state)
         self.queue = GroupQueue(state)
         self.alarms = Alarms(settings.alarms, state.get("alarms", {}))
-        self.mismatch = Mismatch(settings.mismatch, own_engine=self.engine.model is self.session.model, world=world)
+        self.mismatch = Mismatch(settings.mismatch, own_engine=self.engine.model is policy, world=world)
         self.sampler = GroupSampler(
             self.engine,
             tokenizer,
@@ -123,6 +130,10 @@ class RLRun:
         # Where nothing was saved yet the whole stage is done again, its evaluation at step 0 included.
         recorder.truncate(stage, self.session.last_recorded)
 
+    def _adapters(self, model: Any) -> LoRAModel:
+        lora, seed = self.settings.lora, derived_seed(self.seed, self.stage, "lora")
+        return LoRAModel(model, rank=lora.rank, alpha=lora.alpha, seed=seed)
+
     def _reward(self) -> Any:
         """The reward of the running phase."""
         s, seed = self.phases.now, derived_seed(self.seed, self.stage, "reward")
@@ -131,8 +142,8 @@ class RLRun:
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.step = self.session.start_step
         self.tokens = defaultdict(float, state.get("tokens", {"sampled": 0, "trained": 0, "discarded": 0}))
-        window = max((alarm.window for alarm in self.alarms.settings.values()), default=1)
-        self.good = GoodSteps(window, state.get("good", ()))
+        windows = [alarm.window for alarm in self.alarms.settings.values() if alarm.action == "rollback"]
+        self.good = GoodSteps(max(windows, default=1), state.get("good", ()))
         # Rollbacks so far, and alarm rows that the next step has to write because the rows after its own are gone.
         self.rollbacks = int(state.get("rollbacks", 0))
         self.announce: list[dict[str, Any]] = list(state.get("announce", ()))
