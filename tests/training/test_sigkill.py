@@ -80,14 +80,16 @@ def test_killed_in_each_phase(runs: list[dict[str, Any]]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("seed", range(2))
 def test_killed_at_twenty_random_moments(base: Path, tmp_path: Path, runs: list[dict[str, Any]], seed: int) -> None:
-    """Five in each phase, in random order; each within what an attempt still has to do."""
+    """Five in each phase, in random order, five in each of four runs; each within what an attempt still has to do."""
     draw = random.Random(seed)
     most = {"sampling": 20, "verifying": 20, "backward": 8, "writing": 18}
     moments = [f"{phase}:{draw.randint(1, most[phase])}" for phase in PHASES for _ in range(5)]
     draw.shuffle(moments)
-    (came,) = run(base, f"{tmp_path}={','.join(moments)}")
-    assert came == 20, "a moment never came: the stage was done before"
-    compare(runs[0], everything(tmp_path))
+    folders = [tmp_path / str(i) for i in range(4)]
+    came = run(base, *(f"{folder}={','.join(moments[i::4])}" for i, folder in enumerate(folders)))
+    assert came == [5, 5, 5, 5], "a moment never came: the stage was done before"
+    for folder in folders:
+        compare(runs[0], everything(folder))

@@ -1,0 +1,132 @@
+"""Why this matters: the trainer's own log-probs are what every correction rests on; one token off, and noise is
+corrected into a bias.
+
+Not exercised here: the weights themselves (tests/algorithms/test_mismatch.py); a real foreign engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from r1kit.config.mismatch import MismatchSettings
+from r1kit.models.attention import Segment, packed_attention, positions
+from r1kit.records import Group
+from r1kit.training.examples import Example
+from r1kit.training.mismatch import Mismatch, describe, trainer_logprobs
+from r1kit.training.parallel import World
+from r1kit.training.update import update
+
+from .helpers import random_groups, rl_settings, session, tiny_model
+
+WORLD = World.single()
+
+
+def mismatch(correction: str = "auto", *, own: bool = True, **bounds: Any) -> Mismatch:
+    return Mismatch(MismatchSettings.model_validate({"correction": correction, **bounds}), own_engine=own, world=WORLD)
+
+
+def sampled_by_the_trainer(model: Any, groups: Sequence[Group], shift: float = 0.0) -> list[Group]:
+    """The groups with the log-probs an engine would give that agrees with the trainer but for `shift` a token."""
+    rollouts = [r for g in groups for r in g]
+    values = trainer_logprobs(model, [Example.of(r) for r in rollouts], 400, WORLD)
+    parts = iter(values.split([int(r.loss_mask.sum()) for r in rollouts]))
+
+    def own(rollout: Any) -> Any:
+        logprobs = np.zeros_like(rollout.logprobs)
+        logprobs[rollout.loss_mask] = next(parts).numpy() - shift
+        return replace(rollout, logprobs=logprobs)
+
+    return [replace(g, rollouts=tuple(own(r) for r in g)) for g in groups]
+
+
+def test_log_probs_equal_a_plain_forward_at_the_sampling_temperature() -> None:
+    model = tiny_model()
+    rollout = random_groups(1)[0].rollouts[0]
+    found = trainer_logprobs(model, [Example.of(rollout)], 400, WORLD)
+    ids = torch.from_numpy(rollout.token_ids).long()
+    wanted = []
+    segments = (Segment(1, len(ids)),)
+    hidden = model(ids, positions(segments), packed_attention(segments))
+    logits = hidden @ model.head_weight.t()
+    for t in np.flatnonzero(rollout.loss_mask):
+        row = (logits[t - 1] / float(rollout.temperatures[t])).log_softmax(-1)
+        wanted.append(row[ids[t]].item())
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_the_engine_of_the_trainer_is_measured_once_and_not_corrected() -> None:
+    model = tiny_model()
+    groups = sampled_by_the_trainer(model, random_groups(4))
+    own = mismatch()
+    first = own.apply(model, groups, 60, 0)
+    assert first.weights is None
+    assert first.groups == groups
+    assert first.metrics["gap_max"] < 1e-5
+    assert first.metrics["noise_max"] < 1e-5
+    assert "log-probs: engine and trainer differ by" in describe(first.metrics)
+    assert own.apply(model, groups, 60, 1).metrics == {}
+
+
+def test_a_foreign_engine_is_corrected_in_every_step() -> None:
+    """Each token is ln 1.5 likelier for the trainer: token weights of 1.5, responses of two tokens and more capped."""
+    model = tiny_model()
+    groups = sampled_by_the_trainer(model, random_groups(4), shift=float(np.log(1.5)))
+    assert mismatch(own=False).correction == "token_tis"
+    for step in (0, 3):
+        found = mismatch(own=False).apply(model, groups, 60, step)
+        assert found.weights is not None
+        assert found.metrics["gap_mean"] == pytest.approx(np.log(1.5), rel=1e-4)
+        assert found.metrics["correction_weight"] == pytest.approx(1.5, rel=1e-4)
+        for rollout in (r for g in found.groups for r in g):
+            weights = found.weights[id(rollout)]
+            np.testing.assert_allclose(weights[rollout.loss_mask], 1.5, rtol=1e-4)
+    sequences = mismatch("sequence_tis", own=False).apply(model, groups, 60, 1)
+    assert sequences.weights is not None
+    for rollout in (r for g in sequences.groups for r in g):
+        expected = min(1.5 ** int(rollout.loss_mask.sum()), 2.0)
+        np.testing.assert_allclose(sequences.weights[id(rollout)][rollout.loss_mask], expected, rtol=1e-4)
+    masked = mismatch("geometric_mask", own=False).apply(model, groups, 60, 1)
+    assert masked.metrics["correction_masked"] == 1.0
+
+
+def gradient(model: Any, groups: Sequence[Group], **named: Any) -> np.ndarray:
+    state = session(model=model)
+    update(state, groups, rl_settings(), 0.0, **named)
+    return state.flat.grad.numpy().copy()
+
+
+def test_weights_scale_the_gradient_and_the_ratio_is_the_trainers_own() -> None:
+    """All log-probs of the engine off by the same: the corrected gradient is the right one times the weight."""
+    groups = random_groups(4)
+    right = gradient(tiny_model(), sampled_by_the_trainer(tiny_model(), groups))
+    off = sampled_by_the_trainer(tiny_model(), groups, shift=float(np.log(1.5)))
+    corrected = mismatch(own=False).apply(tiny_model(), off, 60, 1)
+    found = gradient(tiny_model(), corrected.groups, token_weights_of=corrected.weights)
+    np.testing.assert_allclose(found, 1.5 * right, rtol=2e-3, atol=1e-6)
+    # Uncorrected, a ratio of 1.5 is beyond the clip of 1.28: gradient is lost without a trace in the loss.
+    assert not np.allclose(gradient(tiny_model(), off), right, rtol=0.1, atol=1e-4)
+
+
+def test_masked_tokens_carry_no_gradient() -> None:
+    groups = sampled_by_the_trainer(tiny_model(), random_groups(4), shift=3.0)
+    corrected = mismatch("masked_is", own=False).apply(tiny_model(), groups, 60, 1)
+    assert corrected.metrics["correction_masked"] == 1.0
+    assert not gradient(tiny_model(), corrected.groups, token_weights_of=corrected.weights).any()
+
+
+def test_nothing_to_train_is_nothing_to_measure() -> None:
+    (group,) = random_groups(1)
+    empty = replace(group, rollouts=tuple(replace(r, loss_mask=np.zeros_like(r.loss_mask)) for r in group))
+    found = mismatch(own=False).apply(tiny_model(), [empty], 60, 0)
+    assert (found.groups, found.weights, found.metrics) == ([empty], None, {})
+
+
+def test_bounds_have_to_hold_one() -> None:
+    with pytest.raises(ValueError, match="1 has to lie between"):
+        MismatchSettings(low=1.5)
