@@ -30,9 +30,10 @@ class _Head(nn.Module):
     def __init__(self, width: int, dtype: torch.dtype) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width, dtype=dtype))
+        self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
-        return hidden_TD.float() @ self.weight.float()
+        return hidden_TD.float() @ self.weight.float() + self.bias.float()
 
 
 class Critic:
@@ -48,7 +49,7 @@ class Critic:
             self.module: nn.Module = _Head(weight.shape[1], weight.dtype)
         else:
             assert model_path is not None
-            self.module = ValueModel(load_model(model_path, dtype=dtype))
+            self.module = ValueModel(load_model(model_path, dtype=dtype), bias=True)
         self.flat = FlatParameters(self.module)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from r1kit.algorithms.entropy_control import entropy_coefficient
 from r1kit.models.loading import load_model
+from r1kit.models.lora import BaseOf, LoRAModel
 from r1kit.training.critic import Critic
 from r1kit.training.process_reward import ProcessReward
 from r1kit.training.session import Session
@@ -54,19 +55,24 @@ class Roles:
         algorithm, optimizer, world = first.algorithm, first.optimizer, session.world
         roles = cls(entropy=EntropyControl.start(algorithm.entropy))
         if any(phase.algorithm.kl_coef for phase in phases):
-            roles.reference = load_model(model_path, dtype=dtype).requires_grad_(False)
+            lora = isinstance(session.model, LoRAModel)
+            fresh = BaseOf(session.model) if lora else load_model(model_path, dtype=dtype).requires_grad_(False)
+            roles.reference = fresh
         if algorithm.critic is not None:
             roles.critic = Critic(algorithm.critic, optimizer, session.model, model_path, world, dtype)
         if algorithm.process is not None:
             roles.process = ProcessReward(algorithm.process, optimizer, model_path, session.tokenizer, world, dtype)
-        roles._restore(session.extra, session.state)
+        roles._restore(session.extra, session.state, session.model)
         return roles
 
-    def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], policy: Any) -> None:
         saved = {role: _under(f"{role}.", tensors) for role in ("reference", "critic", "process")}
         if self.reference is not None and saved["reference"]:
+            if isinstance(self.reference, BaseOf):  # once refreshed it has adapters of its own
+                self.reference = copy.deepcopy(policy).requires_grad_(False)
             for name, parameter in self.reference.named_parameters():
                 parameter.copy_(saved["reference"][name])
+            _merged(self.reference)
         if self.critic is not None and saved["critic"]:
             self.critic.restore(saved["critic"])
         if self.process is not None and saved["process"]:
@@ -77,7 +83,8 @@ class Roles:
     def tensors(self, algorithm: Any) -> dict[str, Tensor]:
         """What a checkpoint has to hold; a reference that never changes is read from where the stage started."""
         found: dict[str, Tensor] = {}
-        if self.reference is not None and algorithm.reference_refresh:
+        changed = self.reference is not None and not isinstance(self.reference, BaseOf)
+        if changed and algorithm.reference_refresh:
             found |= {f"reference.{name}": p for name, p in self.reference.named_parameters()}
         for name, role in (("critic", self.critic), ("process", self.process)):
             if role is not None:
@@ -97,3 +104,8 @@ class Roles:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def _merged(model: Any) -> None:
+    if isinstance(model, LoRAModel):
+        model.merge_()
