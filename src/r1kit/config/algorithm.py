@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
+import yaml
 from pydantic import Field, model_validator
 
 from r1kit.config.fields import Count, Natural, NonNegative, Positive, Settings, Share
@@ -134,6 +135,12 @@ class AlgorithmSettings(Settings):
         if self.objective in ("gspo", "gmpo") and self.entropy.top_share < 1:
             raise ValueError(f"entropy.top_share picks tokens, but {self.objective} is about whole responses")
         return self
+
+    def described(self) -> str:
+        """The whole algorithm in one line that a recipe could hold, and where its preset is from."""
+        text = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, default_flow_style=True, width=1 << 20)
+        source = f" ({PRESETS[self.preset].source})" if self.preset else ""
+        return f"algorithm{source}: {text.strip()}"
 
     @property
     def compares_group(self) -> bool:

@@ -177,6 +177,32 @@ GLOSSARY: tuple[Entry, ...] = (
         "Jumps: lower the learning rate; check that sampling and training use the same dtype.",
     ),
     Entry(
+        "critic",
+        ("value_explained", "value_loss", "value_error", "value_clip", "value_grad_norm"),
+        "With a critic (PPO): value_explained is the share of the returns' variance that its values explain, "
+        "value_error their mean squared error, value_clip the share of tokens whose value was held back.",
+        "value_explained rises well above 0 and stays; it is 0 at the start, when all values are 0.",
+        "At or below 0 for long: a higher critic.lr_factor, more critic.minibatches, or critic.pretrain_steps "
+        "before the policy moves. value_clip above 20 %: raise critic.clip.",
+    ),
+    Entry(
+        "process reward",
+        ("process_loss", "process_accuracy", "process_grad_norm"),
+        "With process rewards (PRIME): the cross-entropy of outcomes under the process reward model, and the "
+        "share of responses whose outcome it tells from its summed token rewards.",
+        "process_loss starts at 0.69 (it knows nothing) and falls; process_accuracy rises above the share of "
+        "the more frequent outcome.",
+        "Stays at 0.69: a higher process.lr_factor. Falls while accuracy falls too: the policy exploits it; "
+        "lower process.coef.",
+    ),
+    Entry(
+        "entropy coefficient",
+        ("entropy_coef",),
+        "The weight of the entropy bonus that acted in the step, where it adapts to a target.",
+        "0 while entropy is above the target; small while it acts.",
+        "At its maximum for long: the target is too high for this task, or sampling too cold.",
+    ),
+    Entry(
         "loss",
         ("loss",),
         "In pre-training the mean negative log-likelihood of the next token, in nats. In RL the surrogate "

@@ -153,6 +153,8 @@ class RLRun:
     def train(self) -> StageOutcome:
         """From here to the last step. Raises Interrupted, Paused or RolledBack."""
         s = self.settings
+        if s.algorithm.preset:
+            self.recorder.say(f"{self.stage}: {s.algorithm.described()}")
         if not self.session.resumed:
             self.held_out.run(0)
             self._settle()
