@@ -8,17 +8,24 @@ from pydantic import Field, model_validator
 
 from r1kit.config.alarms import AlarmSettings
 from r1kit.config.algorithm import AlgorithmSettings
-from r1kit.config.fields import Count, Natural
+from r1kit.config.fields import Count, Natural, Positive, Settings
 from r1kit.config.mismatch import MismatchSettings
 from r1kit.config.parts import DynamicSamplingSettings, EngineSettings, OptimizerSettings, SamplingSettings
 from r1kit.config.pools import PoolSettings
 from r1kit.config.presets import PRESETS
 from r1kit.config.rewards import RewardSettings
 from r1kit.config.schedules import Schedule, check_schedule
-from r1kit.config.stage import ScheduledSettings
+from r1kit.config.stage import CompiledSettings
 
 
-class RLSettings(ScheduledSettings):
+class LoRASettings(Settings):
+    """Low-rank adapters on the matrices of the policy's layers, in place of all its weights."""
+
+    rank: Count = Field(16, description="columns of the two factors of each adapter")
+    alpha: Positive = Field(32.0, description="the product of the factors is multiplied by alpha / rank")
+
+
+class RLSettings(CompiledSettings):
     """R1-Zero's step: sample groups, judge them by rule, one policy-gradient update."""
 
     edge_fields: ClassVar[tuple[str, ...]] = ("model",)
@@ -36,6 +43,10 @@ class RLSettings(ScheduledSettings):
     optimizer: OptimizerSettings = Field(default_factory=OptimizerSettings)
     warmup_steps: Natural = 5
     engine: EngineSettings = Field(default_factory=EngineSettings)
+    lora: LoRASettings | None = Field(None, description="train adapters only; null trains all weights")
+    recompute: bool = Field(
+        False, description="make activations again in the backward pass: less memory, a third slower"
+    )
     rollouts_every: Natural = Field(5, description="steps between stored rollouts; 0 stores none")
     schedule: Schedule = Field((), description="phases of settings that change over the stage, in order")
     pools: PoolSettings = Field(default_factory=PoolSettings)
@@ -56,6 +67,8 @@ class RLSettings(ScheduledSettings):
     @model_validator(mode="after")
     def _possible(self) -> RLSettings:
         self._check_group()
+        if self.lora is not None and self.recompute:
+            raise ValueError("recompute works on the policy's own weights, not on adapters: set recompute: false")
         if self.token_budget <= self.sampling.max_tokens:
             raise ValueError(
                 f"token_budget is {self.token_budget}, smaller than one sequence (a prompt and up to "

@@ -13,11 +13,12 @@ from pydantic import Field, field_validator, model_validator
 
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.fields import Count, Natural, Positive, Settings
+from r1kit.config.generate import GenerateSettings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.preference import PreferenceSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.sandbox import SandboxSettings
-from r1kit.config.stage import Decay, DType, ScheduledSettings, StageSettings
+from r1kit.config.stage import CompiledSettings, Decay, DType, Native, StageSettings
 from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import AnyTask
 
@@ -25,7 +26,7 @@ REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 EXPECTATION = re.compile(r"([A-Za-z_]\w*)\.(\S+)\s*(>=|<=|>|<)\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)")
 
 
-class PretrainSettings(ScheduledSettings):
+class PretrainSettings(CompiledSettings):
     """A tiny base model from random weights on the generated corpus of the task."""
 
     produces_model: ClassVar[bool] = True
@@ -83,11 +84,18 @@ class ReportSettings(StageSettings):
 
 
 Stage = Annotated[
-    PretrainSettings | SFTSettings | PreferenceSettings | RLSettings | EvaluateSettings | ReportSettings,
+    PretrainSettings
+    | GenerateSettings
+    | SFTSettings
+    | PreferenceSettings
+    | RLSettings
+    | EvaluateSettings
+    | ReportSettings,
     Field(discriminator="kind"),
 ]
 STAGE_KINDS: dict[str, type[StageSettings]] = {
     "pretrain": PretrainSettings,
+    "generate": GenerateSettings,
     "sft": SFTSettings,
     "preference": PreferenceSettings,
     "rl": RLSettings,
@@ -120,6 +128,9 @@ class Recipe(Settings):
     task: AnyTask
     processes: Annotated[Count | Literal["auto"], Field(union_mode="left_to_right")] = "auto"
     dtype: DType = Field("auto", description="compute type; master weights are always float32")
+    native: Native = Field(
+        "off", description="train and sample in C++, compiled once on this machine; true, or the type of its products"
+    )
     stages: dict[str, Stage] = Field(min_length=1)
     expect: tuple[str, ...] = Field((), description='conditions on results, "stage.metric >= number"')
     sandbox: SandboxSettings = Field(default_factory=SandboxSettings)

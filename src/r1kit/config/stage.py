@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from r1kit.config.fields import Count, Natural, NonNegative, Settings
 from r1kit.config.parts import OptimizerSettings, TrainingEvalSettings
 
 DType = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["linear", "cosine", "constant"]
+
+
+def _switch(value: Any) -> Any:
+    return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
+
+
+# true is "auto": bfloat16 products where the processor has them (AMX), else float32.
+Native = Annotated[Literal["off", "auto", "float32", "bfloat16"], BeforeValidator(_switch)]
 
 
 class StageSettings(Settings):
@@ -46,3 +54,9 @@ class ScheduledSettings(StageSettings):
                 f"warmup_steps is {self.warmup_steps} but the stage has {steps} steps: "
                 "the learning rate would never reach lr; lower warmup_steps or train longer"
             )
+
+
+class CompiledSettings(ScheduledSettings):
+    """Training whose forward and backward pass can run in C++."""
+
+    native: Native = Field("off", description="this stage's own choice of the recipe's `native`")

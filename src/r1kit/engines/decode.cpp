@@ -5,41 +5,17 @@
 //
 // A row's result depends on that row alone: products add over k in one order for every row, however many rows there
 // are, so batching, slots and neighbours change no bit. Nothing is allocated, nothing is global.
-//
-// Vectors are GCC's portable ones, so the file compiles for AVX-512, AVX2 and NEON; -march=native picks.
 
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <utility>
+#include "vectors.h"
 
 #if defined(__AVX512F__)
-#include <immintrin.h>
-constexpr int W = 16, ROWS = 12;  // 24 accumulators of 32 registers
+constexpr int ROWS = 12;  // 24 accumulators of 32 registers
 #elif defined(__AVX__)
-constexpr int W = 8, ROWS = 6;  // 12 of 16
+constexpr int ROWS = 6;  // 12 of 16
 #else
-constexpr int W = 4, ROWS = 8;  // NEON: 16 of 32
+constexpr int ROWS = 8;  // NEON: 16 of 32
 #endif
 constexpr int PANEL = 2 * W;  // columns of one packed panel
-
-typedef float vf __attribute__((vector_size(4 * W)));
-typedef int32_t vi __attribute__((vector_size(4 * W)));
-typedef float vu __attribute__((vector_size(4 * W), aligned(4), may_alias));
-
-static inline vf load(const float* p) { return *reinterpret_cast<const vu*>(p); }
-static inline void store(float* p, vf x) { *reinterpret_cast<vu*>(p) = x; }
-static inline vf splat(float x) { return x - vf{}; }
-
-static inline float sum(vf x) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_ps(reinterpret_cast<__m512>(x));
-#else
-  float total = 0;
-  for (int i = 0; i < W; i++) total += x[i];
-  return total;
-#endif
-}
 
 // The halves of t folded together: lanes whose bit HALF is set go on with t[i + HALF], the others with t[i].
 template <int HALF, int... LANE>
@@ -55,35 +31,6 @@ static inline void fold(vf* t, std::integer_sequence<int, LANE...>) {
 static inline vf sums(vf* t) {
   fold<W / 2>(t, std::make_integer_sequence<int, W>{});
   return t[0];
-}
-
-// exp to 2 units in the last place: x = n ln 2 + r, a polynomial in r, n into the exponent.
-static inline vf vexp(vf x) {
-  x = x < -87.0f ? splat(-87.0f) : x;
-  x = x > 88.0f ? splat(88.0f) : x;
-  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-  vf shifted = x * 1.44269504088896341f + magic;
-  vf n = shifted - magic;
-  vf r = x - n * 0.693359375f + n * 2.12194440e-4f;
-  vf p = splat(1.9875691500e-4f);
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  vi exponent = (reinterpret_cast<vi>(shifted) << 23) + (127 << 23);
-  return p * reinterpret_cast<vf>(exponent);
-}
-
-// The highest of the first `length` scores of a row; the places behind them, up to whole vectors, are masked.
-static inline float masked_highest(float* row, int64_t length, int64_t stride) {
-  for (int64_t j = length; j < stride; j++) row[j] = -1e30f;
-  vf most = load(row);
-  for (int64_t j = W; j < stride; j += W) most = load(row + j) > most ? load(row + j) : most;
-  float highest = most[0];
-  for (int i = 1; i < W; i++) highest = most[i] > highest ? most[i] : highest;
-  return highest;
 }
 
 extern "C" {
@@ -155,12 +102,6 @@ static void normalise(const float* x, int64_t width, int64_t length, float eps, 
   for (int64_t i = 0; i < length; i += W) squares += load(x + i) * load(x + i);
   const vf inverse = splat(1.0f / std::sqrt(sum(squares) / float(width) + eps));
   for (int64_t i = 0; i < length; i += W) store(to + i, load(x + i) * inverse);
-}
-
-static inline vf partner(vf x) {
-  vi swap;
-  for (int i = 0; i < W; i++) swap[i] = i ^ 1;
-  return __builtin_shuffle(x, swap);
 }
 
 // RoPE on interleaved pairs, in place.

@@ -1,20 +1,13 @@
 """The decoding pass of a small decoder as one C++ call: built on request, the same numbers to rounding.
 
-`decode.cpp` beside this file is compiled once with the machine's own compiler and kept in the user's cache under a
-hash of its text, the compiler and the processor. Prompts still run through PyTorch. `PreparedDecoder` is the fallback
-and the oracle (tests/engines/test_native.py). A row's result never depends on its neighbours, so this form is
-deterministic by construction.
+`decode.cpp` beside this file is built by `models/native/build.py`. Prompts still run through PyTorch. `PreparedDecoder`
+is the fallback and the oracle (tests/engines/test_native.py). A row's result never depends on its neighbours, so this
+form is deterministic by construction.
 """
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -25,10 +18,9 @@ from torch import Tensor
 from r1kit.engines.cache import KVCache
 from r1kit.engines.prepared import PreparedDecoder
 from r1kit.engines.protocol import EngineError
+from r1kit.models.native.build import BuildError, build, turns
 
 SOURCE = Path(__file__).with_name("decode.cpp")
-# No -ffast-math: a sum must not be regrouped by the length of its row or the address it starts at.
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-shared", "-w")
 
 
 class _Layer(ctypes.Structure):
@@ -83,7 +75,7 @@ class NativeDecoder:
             config.vocab_size,
             config.rms_norm_eps,
             self._keep(prepared.decoder.embedding.detach()),
-            self._keep(_turns(prepared.decoder.phase_PC)),
+            self._keep(turns(prepared.decoder.phase_PC)),
             self._keep(self._panels(prepared.head)),
             self._layers,
         )
@@ -156,33 +148,13 @@ def unsupported(prepared: PreparedDecoder, vector: int) -> str | None:
     return None
 
 
-def _turns(phase_PC: Tensor) -> Tensor:
-    """Complex phases [P, K / 2] as [P, 2, K]: x' = x * turns[0] + partner(x) * turns[1] on interleaved pairs."""
-    cosine, sine = phase_PC.real, phase_PC.imag
-    return torch.stack([torch.stack([cosine, cosine], -1), torch.stack([-sine, sine], -1)], 1).flatten(2).contiguous()
-
-
 @cache
 def library() -> ctypes.CDLL:
-    """The compiled kernel, from the cache or built now (a few seconds). EngineError where there is no compiler."""
-    compiler = shutil.which(os.environ.get("CXX", "g++"))
-    if compiler is None:
-        raise EngineError("engine.native: no C++ compiler found; install g++ (or name one in CXX), or turn it off")
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
-    text = "\0".join([SOURCE.read_text(encoding="utf-8"), version, *FLAGS, platform.machine(), _processor()])
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1kit" / "native"
-    path = folder / f"decode-{hashlib.sha256(text.encode()).hexdigest()[:20]}.so"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            built = Path(scratch) / path.name
-            ran = subprocess.run(
-                [compiler, *FLAGS, str(SOURCE), "-o", str(built)], capture_output=True, text=True, check=False
-            )
-            if ran.returncode:
-                raise EngineError(f"engine.native: {compiler} could not build decode.cpp:\n{ran.stderr[-2000:]}")
-            os.replace(built, path)  # whole or not at all: several processes may build at once
-    loaded = ctypes.CDLL(str(path))
+    """The compiled kernel. EngineError where it cannot be built."""
+    try:
+        loaded = build(SOURCE)
+    except BuildError as error:
+        raise EngineError(f"engine.native: {error}") from error
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     loaded.scratch_size.restype = number
     loaded.scratch_size.argtypes = [pointer, number, number]
@@ -192,12 +164,3 @@ def library() -> ctypes.CDLL:
     for name in ("panel_width", "vector_width"):
         getattr(loaded, name).restype = number
     return loaded
-
-
-def _processor() -> str:
-    """What -march=native looks at: another processor needs another build."""
-    info = Path("/proc/cpuinfo")
-    if not info.exists():
-        return platform.processor()
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines()
-    return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))

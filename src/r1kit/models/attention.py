@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,8 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-from r1kit.models.decoder import Attend
 
 # Above this length the [L, L] score matrix no longer stays in cache and the fused kernel wins.
 EXPLICIT_LENGTH_LIMIT = 512
@@ -93,19 +92,26 @@ def causal_attention(q_BLHK: Tensor, k_BLGK: Tensor, v_BLGK: Tensor) -> Tensor:
     return out.reshape(rows, length, heads, width)
 
 
-def packed_attention(segments: Sequence[Segment]) -> Attend:
+@dataclass(frozen=True)
+class PackedAttention:
     """The trainer's `attend`: causal within each sequence of each segment, nothing across."""
-    sizes = [s.tokens for s in segments]
 
-    def attend(layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> Tensor:
+    segments: tuple[Segment, ...]
+
+    def __call__(self, layer: int, q_THK: Tensor, k_TGK: Tensor, v_TGK: Tensor) -> Tensor:
+        sizes = [s.tokens for s in self.segments]
         parts = []
-        for segment, q, k, v in zip(segments, q_THK.split(sizes), k_TGK.split(sizes), v_TGK.split(sizes), strict=True):
+        splits = zip(self.segments, q_THK.split(sizes), k_TGK.split(sizes), v_TGK.split(sizes), strict=True)
+        for segment, q, k, v in splits:
             shape = (segment.rows, segment.length)
             out = causal_attention(q.unflatten(0, shape), k.unflatten(0, shape), v.unflatten(0, shape))
             parts.append(out.flatten(0, 1))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    return attend
+
+def packed_attention(segments: Sequence[Segment]) -> PackedAttention:
+    """`attend` over these segments."""
+    return PackedAttention(tuple(segments))
 
 
 def positions(segments: Sequence[Segment]) -> Tensor:

@@ -44,6 +44,7 @@ class FlatParameters:
         total = sum(p.numel() for p in self.parameters)
         first = self.parameters[0]
         self.shared = first.dtype == torch.float32
+        self.on_publish: list[Callable[[], None]] = []
         self.master = torch.empty(total, dtype=torch.float32, device=first.device)
         self.grad = torch.zeros(total, dtype=first.dtype, device=first.device)
         for parameter, weight, grad in zip(
@@ -79,11 +80,13 @@ class FlatParameters:
         return norm
 
     def publish(self) -> None:
-        """Refresh half-precision weights from the master."""
+        """Refresh half-precision weights from the master, and tell those who keep a copy of the weights."""
         if not self.shared:
             with torch.no_grad():
                 for parameter, weight in zip(self.parameters, self._views(self.master), strict=True):
                     parameter.copy_(weight)
+        for changed in self.on_publish:
+            changed()
 
 
 class AdamW:

@@ -52,8 +52,9 @@ def pretrain(
         tokenizer,
         dtype=dtype,
         keep_checkpoints=settings.keep_checkpoints,
+        native=settings.native,
     )
-    engine = LocalEngine(session.model, tokenizer)
+    engine = LocalEngine(session.model, tokenizer, native=settings.native != "off")
     held_out = HeldOut(
         settings.evaluate, stage, task, engine, tokenizer, seed, world, recorder, session.state.get("held_out")
     )
@@ -122,7 +123,7 @@ def next_batch(stream: Iterator[np.ndarray], tokens_per_step: int) -> list[np.nd
 
 def train_step(session: Session, batch: list[np.ndarray], settings: Any, lr_scale: float) -> tuple[float, float]:
     """One optimiser step on the mean next-token loss of `batch`; (loss in nats per token, gradient norm)."""
-    world, model = session.world, session.model
+    world, network = session.world, session.network
     denominator = sum(len(d) - 1 for d in batch)
     mine = [batch[i] for i in balanced_shards([len(d) for d in batch], world.size)[world.rank]]
     session.flat.zero_grad()
@@ -130,9 +131,9 @@ def train_step(session: Session, batch: list[np.ndarray], settings: Any, lr_scal
     for micro in plan([len(d) - 1 for d in mine], settings.token_budget):
         inputs = micro.tensor([d[:-1] for d in mine], 0)
         targets = micro.tensor([d[1:] for d in mine], -1)
-        hidden = model(inputs, positions(micro.segments), packed_attention(micro.segments))
+        hidden = network(inputs, positions(micro.segments), packed_attention(micro.segments))
         real = targets >= 0
-        logprobs, _ = chunked_logprobs(hidden[real], model.head_weight, targets[real])
+        logprobs, _ = chunked_logprobs(hidden[real], network.head_weight, targets[real])
         loss = -logprobs.sum() / denominator
         loss.backward()
         total_loss += loss.item()

@@ -10,6 +10,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.loading import load_model, write_model
+from r1kit.models.lora import LoRAModel
+from r1kit.models.native.training import NativePass
 from r1kit.training import checkpoints
 from r1kit.training.optim import FlatParameters, OptimizerSettings, make_optimizer
 from r1kit.training.parallel import World
@@ -20,7 +22,8 @@ class Session:
 
     `directory` is the stage's checkpoint directory. Where it holds a finished checkpoint the session starts from it
     (`start_step` steps are done, `state` is what was saved with it); else it starts from `fresh_model()`. `load` and
-    `write` are given where the model is no language model (models/heads.py).
+    `write` are given where the model is no language model (models/heads.py), `adapt` where adapters on `fresh_model()`
+    are trained (models/lora.py). `native`: the type of products of the compiled pass, or "off".
     """
 
     def __init__(
@@ -35,12 +38,22 @@ class Session:
         keep_checkpoints: int,
         load: Callable[..., Any] = load_model,
         write: Callable[..., None] = write_model,
+        adapt: Callable[[Any], LoRAModel] | None = None,
+        native: str = "off",
     ) -> None:
         self.directory, self.world, self.tokenizer = directory, world, tokenizer
         self.keep_checkpoints, self.write = keep_checkpoints, write
         found = checkpoints.latest_checkpoint(directory)
-        self.model: Any = load(found, dtype=dtype) if found else fresh_model()
+        # Adapters stand on the model that the stage started from; the checkpoint's own is the merged one.
+        self.model: Any = load(found, dtype=dtype) if found and adapt is None else fresh_model()
+        if adapt is not None:
+            self.model = adapt(self.model)
         self.flat = FlatParameters(self.model)
+        # What training calls: the model, or its compiled form where the recipe asks for it.
+        self.network: Any = self.model
+        if native != "off":
+            self.network = NativePass(self.model, native)
+            self.flat.on_publish.append(self.network.refresh)
         self.optimizer = make_optimizer(self.flat, optimizer, world)
         self.resumed = found is not None
         self.start_step = 0
@@ -59,6 +72,8 @@ class Session:
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
         if "master" in tensors:
             self.flat.master.copy_(tensors["master"])
+            self.flat.publish()
+            self._merge()
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
@@ -81,7 +96,7 @@ class Session:
         if self.world.is_main:
             tensors = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
             tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
-            if not self.flat.shared:
+            if not self.flat.shared or isinstance(self.model, LoRAModel):
                 tensors["master"] = self.flat.master
             checkpoints.save_checkpoint(
                 self.directory,
@@ -98,3 +113,12 @@ class Session:
     def reduce_gradients(self) -> None:
         """Sum the gradient over ranks; losses are already divided by global denominators."""
         self.world.all_reduce_(self.flat.grad, "gradients")
+
+    def step_(self, lr_scale: float) -> None:
+        """One optimiser step on the gradient as it is."""
+        self.optimizer.step_(lr_scale)
+        self._merge()
+
+    def _merge(self) -> None:
+        if isinstance(self.model, LoRAModel):
+            self.model.merge_()

@@ -111,7 +111,7 @@ def _credited(examples: Sequence[Example], credit: Credit, scores: TokenScores) 
 def _forking(session: Session, examples: Sequence[Example], settings: Any) -> list[Example]:
     """Policy gradient at the tokens of highest entropy in the whole step only (80/20)."""
     entropy = at_trained_tokens(
-        lambda tokens: tokens.logprobs(session.model)[1], examples, settings.token_budget, session.world
+        lambda tokens: tokens.logprobs(session.network)[1], examples, settings.token_budget, session.world
     )
     keeps = by_example(high_entropy_mask(entropy, settings.algorithm.entropy.top_share).float(), examples)
     return [replace(e, carries=kept) for e, kept in zip(examples, keeps, strict=True)]
@@ -138,7 +138,7 @@ def _update_policy(
             totals[name] = totals.get(name, 0.0) + value
         session.reduce_gradients()
         norms.append(session.flat.clip_grad_(settings.grad_clip))
-        session.optimizer.step_(lr_scale)
+        session.step_(lr_scale)
         if critic is not None:
             critic.step_(lr_scale, settings.grad_clip)
     sums = dict(zip(names, session.world.sum([totals[n] for n in names], "metrics"), strict=True))
@@ -165,7 +165,7 @@ def _accumulate(
     """Forward and backward of this rank's share of `examples`; sums of metrics over its tokens."""
     totals = dict.fromkeys(("loss", "padded_tokens"), 0.0)
     for tokens in micro_batches(examples, settings.token_budget, session.world):
-        loss, metrics = micro_loss(session.model, tokens, scales, settings, roles)
+        loss, metrics = micro_loss(session.network, tokens, scales, settings, roles)
         loss.backward()
         totals["loss"] += loss.item()
         totals["padded_tokens"] += tokens.micro.tokens

@@ -1,0 +1,513 @@
+// Forward and backward of a small decoder over packed sequences: the mathematics of models/decoder.py in one call each.
+//
+// Why it exists: with a hidden width of 128, most of a training step in PyTorch is passes over activations between
+// small products. Here a block of rows stays in the core's cache from one product to the next, and what lies between
+// them is done on the way. With bfloat16 products (AMX) the residual stream, norms, softmax and all sums stay float.
+//
+// Every width is padded to whole blocks of 32 with zeros, so any shape runs. Gains of norms are folded into the weights
+// behind them. One layer at a time runs over chunks of whole sequences. Sums run in a fixed order: a call gives the
+// same bits every time. Nothing is allocated, nothing is global.
+
+#include "attention.h"
+
+#if defined(R1KIT_BF16) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+// to = x / sqrt(mean(x^2) + eps) over `width` values (the rest are zeros); returns the factor.
+template <class E>
+static float normalise(const float* x, int64_t width, int64_t padded, float eps, E* to) {
+  vf squares = vf{};
+  for (int64_t i = 0; i < padded; i += W) squares += load(x + i) * load(x + i);
+  const float factor = 1.0f / std::sqrt(sum(squares) / float(width) + eps);
+  for (int64_t i = 0; i < padded; i += W) put(to + i, load(x + i) * factor);
+  return factor;
+}
+
+// to (+)= the gradient of `normalise`: factor * (g - n * mean(g * n)).
+template <bool ADD, class E>
+static void normalise_backward(const float* g, const E* n, float factor, int64_t width, int64_t padded, float* to) {
+  vf products = vf{};
+  for (int64_t i = 0; i < padded; i += W) products += load(g + i) * load(n, i);
+  const float mean = sum(products) / float(width);
+  for (int64_t i = 0; i < padded; i += W) {
+    const vf grad = (load(g + i) - load(n, i) * mean) * factor;
+    store(to + i, ADD ? load(to + i) + grad : grad);
+  }
+}
+
+// Where true row or column i stands in the padded order: heads of `width` in `wide` places.
+struct Parts {
+  int64_t count, width, wide;
+  int64_t at(int64_t i) const { return i / width * wide + i % width; }
+};
+
+// Where true row i of gate (0..n-1) and up (n..2n-1) stands: 32 rows of gate, 32 of up, in turn.
+static int64_t paired(int64_t i, int64_t n) {
+  const int64_t j = i < n ? i : i - n;
+  return j / BLOCK * 2 * BLOCK + j % BLOCK + (i < n ? 0 : BLOCK);
+}
+
+// The two packed forms of a weight [rows, columns] times `gain` of its columns; `scratch` holds it whole.
+template <class E, class Rows>
+static void pack_weight(const float* w, int64_t rows, int64_t padded, const Rows& row, Parts columns, const float* gain,
+                        float* line, E* scratch, E* forward, E* backward) {
+  const int64_t wide = columns.count * columns.wide, width = columns.count * columns.width;
+  std::memset(scratch, 0, sizeof(E) * padded * wide);
+  std::memset(line, 0, sizeof(float) * wide);
+  for (int64_t r = 0; r < rows; r++) {
+    for (int64_t part = 0; part < columns.count; part++)
+      for (int64_t c = 0; c < columns.width; c++) {
+        const float x = w[r * width + part * columns.width + c];
+        line[part * columns.wide + c] = gain ? x * gain[part * columns.width + c] : x;
+      }
+    for (int64_t c = 0; c < wide; c += W) put(scratch + row(r) * wide + c, load(line + c));
+  }
+  pack_columns(scratch, wide, padded, wide, padded, forward, wide * BLOCK);
+  pack_rows(scratch, wide, padded, padded, wide, backward, padded * BLOCK);
+}
+
+// The gradient of a weight and of the gain folded into it, from the sum [padded rows, padded columns].
+template <class Rows>
+static void unfold(const float* sums, const float* w, int64_t rows, const Rows& row, Parts columns, const float* gain,
+                   float* __restrict__ w_grad, float* __restrict__ gain_grad) {
+  const int64_t wide = columns.count * columns.wide, width = columns.count * columns.width;
+  for (int64_t r = 0; r < rows; r++)
+    for (int64_t part = 0; part < columns.count; part++) {
+      const float* from = sums + row(r) * wide + part * columns.wide;
+      const int64_t at = r * width + part * columns.width;
+      if (!gain)
+        for (int64_t c = 0; c < columns.width; c++) w_grad[at + c] += from[c];
+      else
+        for (int64_t c = 0; c < columns.width; c++) {
+          w_grad[at + c] += from[c] * gain[c];
+          gain_grad[c] += from[c] * w[at + c];
+        }
+    }
+}
+
+// sums [D, 32] (of rows of length ld) += x^T y over n rows, for x turned and 32 columns of y.
+template <class E>
+static void outer_panel(const Sizes& s, const Room<E>& r, int64_t n, const E* turned, const E* y, int64_t ldy,
+                        float* sums, int64_t ld) {
+  pack_rows(y, ldy, n, whole(n), BLOCK, r.panel, 0);
+  product<true>(s.D, 1, whole(n), turned, whole(n), BLOCK, r.panel, 0, sums, ld);
+}
+
+// sums [D, columns] += x^T y over n rows.
+template <class E>
+static void outer(const Sizes& s, const Room<E>& r, int64_t n, const E* x, const E* y, int64_t columns, float* sums) {
+  turn_rows(x, s.D, n, whole(n), s.D, r.turned, whole(n));
+  for (int64_t c = 0; c < columns; c += BLOCK) outer_panel(s, r, n, r.turned, y + c, columns, sums + c, columns);
+}
+
+struct Chunk {
+  int64_t sequence, count, start, rows;  // sequences, and their tokens
+
+  // The next chunk: whole sequences until CHUNK tokens are full.
+  static Chunk after(const Batch& b, int64_t sequence, int64_t start) {
+    Chunk c{sequence, 0, start, 0};
+    while (sequence + c.count < b.sequences && c.rows < CHUNK) c.rows += b.lengths[sequence + c.count++];
+    return c;
+  }
+};
+
+template <class E>
+struct Pass {
+  const Model& m;
+  const Batch& b;
+  Sizes s;
+  int64_t T, longest;
+  Arena arena;
+  Room<E> r;
+
+  static int64_t total(const Batch& b) {
+    int64_t all = 0;
+    for (int64_t i = 0; i < b.sequences; i++) all += b.lengths[i];
+    return all;
+  }
+  static int64_t most(const Batch& b) {
+    int64_t length = 0;
+    for (int64_t i = 0; i < b.sequences; i++) length = b.lengths[i] > length ? b.lengths[i] : length;
+    return length;
+  }
+
+  Pass(const Model& model, const Batch& batch, char* room)
+      : m(model), b(batch), s(model), T(total(batch)), longest(whole(most(batch))), arena{room},
+        r(arena, s, T, whole(CHUNK + longest) + BLOCK, longest) {}
+
+  template <class Each>
+  void chunks(const Each& each) {
+    for (Chunk c = Chunk::after(b, 0, 0); c.count; c = Chunk::after(b, c.sequence + c.count, c.start + c.rows)) each(c);
+  }
+  template <class Each>
+  void blocks(const Chunk& c, const Each& each) {  // each(first token, tokens)
+    for (int64_t i = 0; i < c.rows; i += ROWS) each(c.start + i, c.rows - i < ROWS ? c.rows - i : ROWS);
+  }
+  template <class Each>
+  void sequences(const Chunk& c, const Each& each) {
+    int64_t start = c.start;
+    for (int64_t i = c.sequence; i < c.sequence + c.count; start += b.lengths[i++]) each(start, b.lengths[i]);
+  }
+  const float* turns(int64_t t) const { return m.turns + r.position[t] * 2 * s.K; }
+
+  void place() {  // positions of all tokens in their sequences
+    int64_t t = 0;
+    for (int64_t i = 0; i < b.sequences; i++)
+      for (int64_t p = 0; p < b.lengths[i]; p++) r.position[t++] = p;
+  }
+
+  void embed() {
+    std::memset(r.stream, 0, sizeof(float) * T * s.D);
+    for (int64_t t = 0; t < T; t++)
+      std::memcpy(r.stream + t * s.D, m.embedding + b.ids[t] * m.hidden, sizeof(float) * m.hidden);
+  }
+
+  // Bias, norm and rotation of the heads of one token, from `row` into what is saved.
+  void finish_heads(const Packed<E>& w, const Saved<E>& k, int64_t t, float* row, bool head_norms) {
+    const float* turn = turns(t);
+    for (int64_t j = 0; j < s.Q; j += W) store(row + j, load(row + j) + load(w.bias + j));
+    for (int64_t h = 0; h < s.rotated; h++) {
+      float* head = row + h * s.K;
+      if (head_norms) {
+        const int64_t at = t * s.rotated + h;
+        const float factor = k.head_rstd[at] = normalise(head, m.head_dim, s.K, m.eps, k.heads + at * s.K);
+        const float* gain = w.gains + (h < s.H ? 0 : s.K);
+        for (int64_t j = 0; j < s.K; j += W) store(head + j, load(head + j) * factor * load(gain + j));
+      }
+      for (int64_t j = 0; j < s.K; j += W) {
+        const vf x = load(head + j);
+        put(k.qkv + t * s.Q + h * s.K + j, x * load(turn + j) + partner(x) * load(turn + s.K + j));
+      }
+    }
+    for (int64_t j = s.rotated * s.K; j < s.Q; j += W) put(k.qkv + t * s.Q + j, load(row + j));
+  }
+
+  void forward_layer(const Packed<E>& w, const Saved<E>& k, bool head_norms) {
+    chunks([&](const Chunk& c) {
+      blocks(c, [&](int64_t t, int64_t n) {
+        for (int64_t i = t; i < t + n; i++)
+          k.rstd[i] = normalise(r.stream + i * s.D, m.hidden, s.D, m.eps, k.normed + i * s.D);
+        product<false>(whole(n), s.Q / BLOCK, s.D, k.normed + t * s.D, s.D, BLOCK, w.qkv, s.D * BLOCK, r.block,
+                       s.Q);
+        for (int64_t i = 0; i < n; i++) finish_heads(w, k, t + i, r.block + i * s.Q, head_norms);
+      });
+      sequences(c, [&](int64_t t, int64_t length) {
+        attend(s, r.attention, k.qkv + t * s.Q, length, k.mixed + t * s.A, k.softmax + t * s.H);
+      });
+      blocks(c, [&](int64_t t, int64_t n) { mlp(w, k, t, n); });
+    });
+  }
+
+  void mlp(const Packed<E>& w, const Saved<E>& k, int64_t t, int64_t n) {
+    product<false>(whole(n), s.D / BLOCK, s.A, k.mixed + t * s.A, s.A, BLOCK, w.output, s.A * BLOCK, r.block, s.D);
+    for (int64_t i = 0; i < n; i++) {
+      float* x = r.stream + (t + i) * s.D;
+      for (int64_t j = 0; j < s.D; j += W) store(x + j, load(x + j) + load(r.block + i * s.D + j));
+      k.mlp_rstd[t + i] = normalise(x, m.hidden, s.D, m.eps, k.mlp_normed + (t + i) * s.D);
+    }
+    for (int64_t c = 0; c < s.I; c += BLOCK) {
+      product<false>(whole(n), 2, s.D, k.mlp_normed + t * s.D, s.D, BLOCK, w.gate_up + 2 * c * s.D, s.D * BLOCK,
+                     r.block, 2 * BLOCK);
+      for (int64_t i = 0; i < n; i++) {
+        E* kept = k.gate_up + 2 * (t * s.I + n * c) + i * 2 * BLOCK;
+        for (int64_t j = 0; j < BLOCK; j += W) {
+          const vf gate = load(r.block + i * 2 * BLOCK + j), up = load(r.block + i * 2 * BLOCK + BLOCK + j);
+          put(kept + j, gate);
+          put(kept + BLOCK + j, up);
+          put(r.act + ROWS * c + i * BLOCK + j, gate * reciprocal(kept, 1.0f + exponential(kept, -gate)) * up);
+        }
+      }
+    }
+    product<false>(whole(n), s.D / BLOCK, s.I, r.act, BLOCK, ROWS * BLOCK, w.down, s.I * BLOCK, r.block, s.D);
+    add_block(t, n);
+  }
+
+  void add_block(int64_t t, int64_t n) {
+    float* x = r.stream + t * s.D;
+    for (int64_t j = 0; j < n * s.D; j += W) store(x + j, load(x + j) + load(r.block + j));
+  }
+
+  // The stream as the side of a product, at row `row` of the chunk.
+  E* side(int64_t t, int64_t n, int64_t row) {
+    E* to = r.back + row * s.D;
+    for (int64_t j = 0; j < n * s.D; j += W) put(to + j, load(r.stream + t * s.D + j));
+    return to;
+  }
+
+  void mlp_backward(const Packed<E>& w, const Saved<E>& k, const Chunk& c) {
+    const int64_t t0 = c.start, depth = whole(c.rows);
+    turn_rows(side(t0, c.rows, 0), s.D, c.rows, depth, s.D, r.turned, depth);
+    turn_rows(k.mlp_normed + t0 * s.D, s.D, c.rows, depth, s.D, r.turned_too, depth);
+    for (int64_t p = 0; p < s.I; p += BLOCK) {
+      blocks(c, [&](int64_t t, int64_t n) { swiglu_backward(w, k, t, n, t - t0, p); });
+      outer_panel(s, r, c.rows, r.turned, r.act, BLOCK, r.down_sum + p, s.I);
+      for (int64_t j = 2 * p; j < 2 * p + 2 * BLOCK; j += BLOCK)
+        outer_panel(s, r, c.rows, r.turned_too, r.gate_up + j * r.rows, BLOCK, r.gate_up_sum + j, 2 * s.I);
+    }
+    blocks(c, [&](int64_t t, int64_t n) {
+      product<false>(whole(n), s.D / BLOCK, 2 * s.I, r.gate_up + (t - t0) * BLOCK, BLOCK, r.rows * BLOCK,
+                     w.gate_up_back, 2 * s.I * BLOCK, r.block, s.D);
+      norm_backward(t, n, k.mlp_normed, k.mlp_rstd);
+    });
+  }
+
+  // 32 columns of the MLP from p on: what went into `down` (made again), and the gradients of gate and up.
+  void swiglu_backward(const Packed<E>& w, const Saved<E>& k, int64_t t, int64_t n, int64_t row, int64_t p) {
+    product<false>(whole(n), 1, s.D, r.back + row * s.D, s.D, BLOCK, w.down_back + p * s.D, 0, r.block, BLOCK);
+    const E* kept = k.gate_up + 2 * (t * s.I + n * p);
+    for (int64_t i = 0; i < n; i++, kept += 2 * BLOCK) {
+      E *gate_grad = r.gate_up + 2 * p * r.rows + (row + i) * BLOCK, *up_grad = gate_grad + r.rows * BLOCK;
+      for (int64_t j = 0; j < BLOCK; j += W) {
+        const vf gate = load(kept, j), up = load(kept, BLOCK + j), g = load(r.block + i * BLOCK + j);
+        const vf sigmoid = reciprocal(kept, 1.0f + exponential(kept, -gate)), silu = gate * sigmoid;
+        put(r.act + (row + i) * BLOCK + j, silu * up);
+        put(gate_grad + j, g * up * (sigmoid * (1.0f + gate - silu)));
+        put(up_grad + j, g * silu);
+      }
+    }
+  }
+
+  void norm_backward(int64_t t, int64_t n, const E* normed, const float* rstd) {
+    for (int64_t i = 0; i < n; i++)
+      normalise_backward<true>(r.block + i * s.D, normed + (t + i) * s.D, rstd[t + i], m.hidden, s.D,
+                               r.stream + (t + i) * s.D);
+  }
+
+  // The gradient of one head of one token, back through rotation and norm, at row `row` of the chunk.
+  void head_gradient(const Packed<E>& w, const Saved<E>& k, int64_t t, int64_t row, int64_t h, float* grad,
+                     bool head_norms) {
+    if (h < s.rotated) {
+      const float* turn = turns(t);
+      for (int64_t j = 0; j < s.K; j += W) {
+        const vf x = load(grad + j);
+        store(grad + j, x * load(turn + j) - partner(x) * load(turn + s.K + j));
+      }
+      if (head_norms) {
+        const int64_t at = t * s.rotated + h, which = h < s.H ? 0 : s.K;
+        for (int64_t j = 0; j < s.K; j += W) {
+          const vf x = load(grad + j);
+          float* total = r.gain_sum + which + j;
+          store(total, load(total) + x * load(k.heads + at * s.K, j));
+          store(grad + j, x * load(w.gains + which + j));
+        }
+        normalise_backward<false>(grad, k.heads + at * s.K, k.head_rstd[at], m.head_dim, s.K, grad);
+      }
+    }
+    for (int64_t j = 0; j < s.K; j += W) {
+      float* total = r.bias_sum + h * s.K + j;
+      store(total, load(total) + load(grad + j));
+      put(r.wide + row * s.Q + h * s.K + j, load(grad + j));
+    }
+  }
+
+  void backward_layer(const Packed<E>& w, const Saved<E>& k, bool head_norms) {
+    std::memset(r.sums, 0, r.sums_bytes);
+    chunks([&](const Chunk& c) { mlp_backward(w, k, c); });
+    chunks([&](const Chunk& c) {
+      const int64_t t0 = c.start;
+      blocks(c, [&](int64_t t, int64_t n) {
+        const E* grad = side(t, n, t - t0);
+        product<false>(whole(n), s.A / BLOCK, s.D, grad, s.D, BLOCK, w.output_back, s.D * BLOCK, r.block, s.A);
+        for (int64_t j = 0; j < n * s.A; j += W) put(r.mixed + (t - t0) * s.A + j, load(r.block + j));
+      });
+      outer(s, r, c.rows, r.back, k.mixed + t0 * s.A, s.A, r.output_sum);
+      sequences(c, [&](int64_t t, int64_t length) {
+        attend_backward(s, r.attention, k.qkv + t * s.Q, length, k.mixed + t * s.A, k.softmax + t * s.H,
+                        r.mixed + (t - t0) * s.A, [&](int64_t i, int64_t h, float* grad) {
+                          head_gradient(w, k, t + i, t - t0 + i, h, grad, head_norms);
+                        });
+      });
+      outer(s, r, c.rows, k.normed + t0 * s.D, r.wide, s.Q, r.qkv_sum);
+      blocks(c, [&](int64_t t, int64_t n) {
+        product<false>(whole(n), s.D / BLOCK, s.Q, r.wide + (t - t0) * s.Q, s.Q, BLOCK, w.qkv_back, s.Q * BLOCK,
+                       r.block, s.D);
+        norm_backward(t, n, k.normed, k.rstd);
+      });
+    });
+  }
+};
+
+// The rows and columns of the weights of a layer, true and padded.
+struct Shapes {
+  Parts model, heads, mixed, mlp;
+  int64_t intermediate;
+  Shapes(const Model& m, const Sizes& s)
+      : model{1, m.hidden, s.D}, heads{s.H + 2 * s.G, m.head_dim, s.K}, mixed{s.H, m.head_dim, s.K},
+        mlp{1, m.intermediate, s.I}, intermediate(m.intermediate) {}
+};
+
+template <class E>
+static void pack_layer(const Model& m, const Layer& layer, const Packed<E>& w, float* line, E* scratch) {
+  const Sizes s(m);
+  const Shapes shape(m, s);
+  const auto plain = [](int64_t r) { return r; };
+  pack_weight(layer.qkv, shape.heads.count * m.head_dim, s.Q, [&](int64_t r) { return shape.heads.at(r); }, shape.model,
+              layer.attention_norm, line, scratch, w.qkv, w.qkv_back);
+  pack_weight(layer.output, m.hidden, s.D, plain, shape.mixed, nullptr, line, scratch, w.output, w.output_back);
+  pack_weight(layer.gate_up, 2 * m.intermediate, 2 * s.I, [&](int64_t r) { return paired(r, m.intermediate); },
+              shape.model, layer.mlp_norm, line, scratch, w.gate_up, w.gate_up_back);
+  pack_weight(layer.down, m.hidden, s.D, plain, shape.mlp, nullptr, line, scratch, w.down, w.down_back);
+  std::memset(w.bias, 0, sizeof(float) * s.Q);
+  if (layer.qkv_bias)
+    for (int64_t i = 0; i < shape.heads.count * m.head_dim; i++) w.bias[shape.heads.at(i)] = layer.qkv_bias[i];
+  std::memset(w.gains, 0, sizeof(float) * 2 * s.K);
+  if (layer.q_norm) {
+    std::memcpy(w.gains, layer.q_norm, sizeof(float) * m.head_dim);
+    std::memcpy(w.gains + s.K, layer.k_norm, sizeof(float) * m.head_dim);
+  }
+}
+
+// Adds the sums of a layer to the gradients of its parameters.
+template <class E>
+static void unfold_layer(const Model& m, const Layer& layer, const Layer& grad, const Room<E>& r) {
+  const Sizes s(m);
+  const Shapes shape(m, s);
+  const auto plain = [](int64_t i) { return i; };
+  turn_rows(r.qkv_sum, s.Q, s.D, s.D, s.Q, r.sum_turned, s.D);
+  unfold(r.sum_turned, layer.qkv, shape.heads.count * m.head_dim, [&](int64_t i) { return shape.heads.at(i); },
+         shape.model, layer.attention_norm, grad.qkv, grad.attention_norm);
+  turn_rows(r.gate_up_sum, 2 * s.I, s.D, s.D, 2 * s.I, r.sum_turned, s.D);
+  unfold(r.sum_turned, layer.gate_up, 2 * m.intermediate, [&](int64_t i) { return paired(i, m.intermediate); },
+         shape.model, layer.mlp_norm, grad.gate_up, grad.mlp_norm);
+  unfold(r.output_sum, layer.output, m.hidden, plain, shape.mixed, nullptr, grad.output, nullptr);
+  unfold(r.down_sum, layer.down, m.hidden, plain, shape.mlp, nullptr, grad.down, nullptr);
+  if (layer.qkv_bias)
+    for (int64_t i = 0; i < shape.heads.count * m.head_dim; i++) grad.qkv_bias[i] += r.bias_sum[shape.heads.at(i)];
+  if (layer.q_norm)
+    for (int64_t i = 0; i < m.head_dim; i++) {
+      grad.q_norm[i] += r.gain_sum[i];
+      grad.k_norm[i] += r.gain_sum[s.K + i];
+    }
+}
+
+// Everything kept between the calls, in the order in which it lies in its buffer.
+template <class E>
+struct Kept {
+  float *final_normed, *final_rstd;
+  Kept(Arena& arena, const Sizes& s, int64_t T) {
+    final_normed = arena.take<float>(T * s.D);
+    final_rstd = arena.take<float>(T);
+  }
+};
+
+template <class E>
+static void measure(const Model& m, const Batch& b, int64_t* bytes) {
+  const Sizes s(m);
+  Pass<E> pass(m, b, nullptr);
+  Arena packed{nullptr}, saved{nullptr};
+  Kept<E> kept(saved, s, pass.T);
+  for (int64_t l = 0; l < m.layers; l++) {
+    Packed<E> w(packed, s);
+    Saved<E> k(saved, s, pass.T + BLOCK, m.layer[l].q_norm);
+  }
+  bytes[0] = reinterpret_cast<int64_t>(packed.at);
+  bytes[1] = reinterpret_cast<int64_t>(saved.at);
+  bytes[2] = reinterpret_cast<int64_t>(pass.arena.at);
+}
+
+template <class E>
+static void pack_all(const Model& m, char* packed, char* room) {
+  const Sizes s(m);
+  const int64_t none = 0;
+  Pass<E> pass(m, Batch{0, &none, &none}, room);
+  Arena arena{packed};
+  // The sums of a backward pass are not in use now: their room holds one whole weight.
+  for (int64_t l = 0; l < m.layers; l++)
+    pack_layer(m, m.layer[l], Packed<E>(arena, s), pass.r.line, reinterpret_cast<E*>(pass.r.sums));
+}
+
+template <class E>
+static void run_forward(const Model& m, const Batch& b, char* packed, char* saved, char* room, float* hidden) {
+  Pass<E> pass(m, b, room);
+  const Sizes& s = pass.s;
+  Arena weights{packed}, keep{saved};
+  const Kept<E> kept(keep, s, pass.T);
+  pass.place();
+  pass.embed();
+  for (int64_t l = 0; l < m.layers; l++) {
+    const bool head_norms = m.layer[l].q_norm;
+    const Packed<E> w(weights, s);
+    const Saved<E> k(keep, s, pass.T + BLOCK, head_norms);
+    pass.forward_layer(w, k, head_norms);
+  }
+  for (int64_t t = 0; t < pass.T; t++) {
+    float* normed = kept.final_normed + t * s.D;
+    kept.final_rstd[t] = normalise(pass.r.stream + t * s.D, m.hidden, s.D, m.eps, normed);
+    for (int64_t i = 0; i < m.hidden; i++) hidden[t * m.hidden + i] = normed[i] * m.final_norm[i];
+  }
+}
+
+template <class E>
+static void run_backward(const Model& m, const Batch& b, char* packed, char* saved, char* room, const float* grad) {
+  Pass<E> pass(m, b, room);
+  const Sizes& s = pass.s;
+  const Kept<E>* kept;
+  Arena keep{saved};
+  const Kept<E> final(keep, s, pass.T);
+  kept = &final;
+  pass.place();
+  std::memset(pass.r.line, 0, sizeof(float) * s.D);
+  for (int64_t t = 0; t < pass.T; t++) {
+    const float *normed = kept->final_normed + t * s.D, *g = grad + t * m.hidden;
+    for (int64_t i = 0; i < m.hidden; i++) {
+      m.final_norm_grad[i] += g[i] * normed[i];
+      pass.r.line[i] = g[i] * m.final_norm[i];
+    }
+    normalise_backward<false>(pass.r.line, normed, kept->final_rstd[t], m.hidden, s.D, pass.r.stream + t * s.D);
+  }
+  for (int64_t l = m.layers; l-- > 0;) {
+    Arena weights{packed};
+    Arena layers{keep.at};
+    for (int64_t i = 0; i < l; i++) {
+      Packed<E>(weights, s);
+      Saved<E>(layers, s, pass.T + BLOCK, m.layer[i].q_norm);
+    }
+    const bool head_norms = m.layer[l].q_norm;
+    pass.backward_layer(Packed<E>(weights, s), Saved<E>(layers, s, pass.T + BLOCK, head_norms), head_norms);
+    unfold_layer(m, m.layer[l], m.grad[l], pass.r);
+  }
+  for (int64_t t = 0; t < pass.T; t++) {
+    float* to = m.embedding_grad + b.ids[t] * m.hidden;
+    for (int64_t i = 0; i < m.hidden; i++) to[i] += pass.r.stream[t * s.D + i];
+  }
+}
+
+extern "C" {
+
+// 1 where the process may use bfloat16 products (Linux grants the tiles on request).
+int has_bfloat16() {
+#if defined(R1KIT_BF16) && defined(__linux__)
+  return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#else
+  return 0;
+#endif
+}
+
+#if defined(R1KIT_BF16)
+#define R1KIT_CALL(function, ...) \
+  if (half) {                     \
+    Tiles tiles;                  \
+    function<bf16>(__VA_ARGS__);  \
+  } else                          \
+    function<float>(__VA_ARGS__)
+#else
+#define R1KIT_CALL(function, ...) function<float>(__VA_ARGS__)
+#endif
+
+// Bytes of packed weights, of what a forward pass keeps for its backward pass, and of scratch room.
+void sizes(const Model* m, int half, const Batch* b, int64_t* bytes) { R1KIT_CALL(measure, *m, *b, bytes); }
+
+void pack(const Model* m, int half, char* packed, char* room) { R1KIT_CALL(pack_all, *m, packed, room); }
+
+// Final hidden states [T, hidden], after the last norm.
+void forward(const Model* m, int half, const Batch* b, char* packed, char* saved, char* room, float* hidden) {
+  R1KIT_CALL(run_forward, *m, *b, packed, saved, room, hidden);
+}
+
+// Adds to the gradients of all parameters, from that of the hidden states.
+void backward(const Model* m, int half, const Batch* b, char* packed, char* saved, char* room, const float* grad) {
+  R1KIT_CALL(run_backward, *m, *b, packed, saved, room, grad);
+}
+}

@@ -1,0 +1,70 @@
+"""The recipe's `native` switch: what it turns on in which stage, and what it is refused with.
+
+Why it matters: one word changes what computes in every stage. It must reach all of them, give way to a stage that says
+otherwise, and stand resolved in the run's recipe.
+
+Not exercised: the compiled passes themselves (tests/models, tests/engines).
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from r1kit.config import machine
+from r1kit.config.errors import ConfigError
+from r1kit.config.load import load_recipe
+from r1kit.config.machine import resolve
+from r1kit.config.schema import Recipe
+from r1kit.pipeline.catalog import find_recipe
+
+
+def resolved(*changes: str) -> Recipe:
+    return resolve(load_recipe(find_recipe("tinyzero"), overrides=changes))
+
+
+def uses(recipe: Recipe) -> list[object]:
+    """What base, rl, its engine and final use."""
+    base, rl, final = (recipe.stages[name] for name in ("base", "rl", "final"))
+    return [base.native, rl.native, rl.engine.native, final.native]  # type: ignore[union-attr]
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    assert uses(resolved()) == ["off", "off", False, False]
+
+
+@pytest.mark.parametrize(
+    ("flags", "products"),
+    [({"amx_bf16", "avx512_bf16", "avx512f"}, "bfloat16"), ({"avx512_bf16"}, "float32"), (set(), "float32")],
+)
+def test_true_is_what_this_processor_is_good_at(
+    monkeypatch: pytest.MonkeyPatch, flags: set[str], products: str
+) -> None:
+    monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
+    recipe = resolved("native=true")
+    assert recipe.native == products
+    assert uses(recipe) == [products, products, True, True]
+
+
+def test_a_stage_has_the_last_word() -> None:
+    stated = resolved("native=float32", "rl.native=off", "rl.engine.native=false")
+    assert uses(stated) == ["float32", "off", False, True]
+    assert uses(resolved("rl.native=float32")) == ["off", "float32", False, False]
+
+
+def test_resolving_again_changes_nothing() -> None:
+    recipe = resolved("native=float32", "rl.native=off")
+    assert resolve(recipe) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (("native=float32", "dtype=bfloat16"), "base.native is float32 and dtype bfloat16.*dtype: float32"),
+        (("native=float32", "rl.recompute=true"), "rl.native is float32 with recompute.*rl.native: off"),
+        (("native=float32", "rl.lora={rank: 2}"), "rl.native is float32 with lora"),
+        (("native=float16",), "expected 'off', 'auto', 'float32' or 'bfloat16'"),
+    ],
+)
+def test_what_cannot_run_is_refused(changes: tuple[str, ...], reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        resolved(*changes)
