@@ -64,6 +64,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "select loss": ({"select": "loss"}, "nothing is held out"),
     "patience": ({"patience": 2}, "set select"),
     "epochs of a set": ({"data": [{"path": "a.jsonl", "epochs": 2}]}, "only with order: in_turn"),
+    "lora": ({"lora": {}, "add_tokens": ["<x>"]}, "would never be learned"),
     "path": ({"data": [{"path": " "}]}, "path"),
 }
 

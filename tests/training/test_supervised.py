@@ -10,6 +10,7 @@ how well a model learns (tests/test_learning.py).
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,37 @@ def test_a_resumed_stage_is_bit_for_bit_the_same(stop_after: int, base: Path, tm
     assert got.metrics == want.metrics
     assert got.tokens == want.tokens
     assert all(torch.equal(a, b) for a, b in zip(weights(got).values(), weights(want).values(), strict=True))
+
+
+def test_adapters_are_trained_alone_and_go_on_where_they_stopped(base: Path, tmp_path: Path) -> None:
+    stage = settings(write_rows(tmp_path / "rows.jsonl"), epochs=3, lora={"rank": 4, "alpha": 8})
+    want = run(stage, base, tmp_path / "whole")
+    before, after = read_safetensors(base / "model.safetensors"), weights(want)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("layers." in name and "norm" not in name for name in changed)
+    with patch.object(SFTRun, "advance", _killed_after(7)), pytest.raises(KeyboardInterrupt):
+        run(stage, base, tmp_path / "killed")
+    got = weights(run(stage, base, tmp_path / "killed"))
+    assert all(torch.equal(got[name], tensor) for name, tensor in after.items())
+
+
+def test_adapters_cannot_learn_new_tokens(base: Path, tmp_path: Path) -> None:
+    stage = settings(write_rows(tmp_path / "rows.jsonl"), lora={}, chat_template="chatml")
+    with pytest.raises(UserError, match=r"<\|im_start\|> <\|im_end\|> would be new tokens, and lora never trains"):
+        run(stage, base, tmp_path / "run")
+
+
+def test_the_compiled_pass_trains_the_same_and_says_where_it_cannot(base: Path, tmp_path: Path) -> None:
+    if shutil.which("g++") is None:
+        pytest.skip("no g++: the compiled pass cannot be built")
+    plain, compiled, noisy = NotingRecorder(), NotingRecorder(), NotingRecorder()
+    path = write_rows(tmp_path / "rows.jsonl")
+    run(settings(path), base, tmp_path / "a", plain)
+    run(settings(path, native="float32"), base, tmp_path / "b", compiled)
+    assert compiled.named("loss") == pytest.approx(plain.named("loss"), rel=1e-4)
+    run(settings(path, native="float32", neftune_alpha=1.0), base, tmp_path / "c", noisy)
+    assert "native is off in this stage: neftune_alpha need PyTorch's own pass" in noisy.notes
 
 
 def _killed_after(step: int) -> Any:

@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Share
 from r1kit.config.parts import OptimizerSettings
-from r1kit.config.stage import Decay, ScheduledSettings
+from r1kit.config.rl import LoRASettings
+from r1kit.config.stage import CompiledSettings, Decay
 from r1kit.config.suggest import nearest
 
 TOKEN_BUDGET = 16384
@@ -89,7 +90,7 @@ class TrainingDataSettings(DataSettings):
     epochs: Count | None = Field(None, description="order in_turn only: passes over this set; none: the stage's")
 
 
-class SFTSettings(ScheduledSettings):
+class SFTSettings(CompiledSettings):
     """Supervised fine-tuning on conversations: the assistant's turns are learned, everything else is context."""
 
     edge_fields: ClassVar[tuple[str, ...]] = ("model", "data.path")
@@ -121,6 +122,7 @@ class SFTSettings(ScheduledSettings):
     )
     patience: Count | None = Field(None, description="stop after this many epochs without a better one")
     neftune_alpha: NonNegative = Field(0.0, description="noise on the embeddings (NEFTune); 0 is off, 5 is usual")
+    lora: LoRASettings | None = Field(None, description="train adapters only; null trains all weights")
     recompute: bool = Field(
         False, description="make activations again in the backward pass: less memory, a third slower"
     )
@@ -165,6 +167,11 @@ class SFTSettings(ScheduledSettings):
             raise ValueError("select is loss, but nothing is held out: set held_out_share, for example 0.02")
         if self.patience and self.select == "last":
             raise ValueError("patience stops where no epoch is better, and select: last never looks: set select")
+        if self.lora is not None and (self.add_tokens or self.recompute):
+            raise ValueError(
+                "lora trains the matrices of the layers alone: new tokens (add_tokens) would never be learned, and "
+                "recompute works on the model's own weights; take them out, or train all weights (lora: null)"
+            )
         if self.order == "mixed" and any(d.epochs for d in self.data):
             raise ValueError("epochs of a data set have a meaning only with order: in_turn")
         return self

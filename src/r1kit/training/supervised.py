@@ -12,7 +12,7 @@ Continued training, distillation and the cold start of R1 are this stage with ot
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from r1kit.engines.local import LocalEngine
 from r1kit.models.chat_templates import CHATML_TOKENS, set_chat_template
 from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
+from r1kit.models.lora import LoRAModel, plain_model
 from r1kit.models.vocabulary import add_tokens, fit_vocabulary, set_end_of_turn, untrained_tokens
 from r1kit.tasks import Task
 from r1kit.training.batches import Batch, Batches
@@ -88,6 +89,11 @@ class SFTRun:
     ) -> None:
         self.settings, self.stage, self.recorder = settings, stage, recorder
         self.tokenizer, self.added = prepared_tokenizer(model_path, settings)
+        if settings.lora and self.added:
+            raise UserError(
+                f"{stage}: {' '.join(self.added)} would be new tokens, and lora never trains the embeddings: take a "
+                "model that has them, or train all weights (lora: null)"
+            )
         self.base_eos = self.tokenizer.eos_token
         self.encoder = ConversationEncoder(self.tokenizer, settings.thinking)
         self.data = encode_data(settings, data_paths, self.encoder)
@@ -103,14 +109,17 @@ class SFTRun:
             self.tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
+            adapt=adapters(settings, derived_seed(seed, stage, "lora")) if settings.lora else None,
+            native="off" if python_only(settings) else settings.native,
         )
         self.tokenizer.eos_token = self.encoder.end
+        self.model: LanguageModel = plain_model(self.session.model)
         self.noise = self._noise(derived_seed(seed, stage, "noise"))
         if settings.recompute:
-            recompute_activations(self.session.model)
+            recompute_activations(self.model)
         state, evaluations = self.session.state, self._evaluations()
         # Where nothing is sampled there is no engine: its cache is large.
-        self.engine = LocalEngine(self.session.model, self.tokenizer) if evaluations.every else None
+        self.engine = LocalEngine(self.model, self.tokenizer) if evaluations.every else None
         engine: Any = self.engine
         self.held_out = HeldOut(
             evaluations, stage, task, engine, self.tokenizer, seed, world, recorder, state.get("held_out")
@@ -130,7 +139,7 @@ class SFTRun:
 
     def _noise(self, seed: int) -> EmbeddingNoise | None:
         alpha = self.settings.neftune_alpha
-        return EmbeddingNoise(self.session.model, alpha, seed) if alpha else None
+        return EmbeddingNoise(self.model, alpha, seed) if alpha else None
 
     def _evaluations(self) -> Any:
         """Evaluation settings: where epochs are chosen by pass@1, one is due at the end of each."""
@@ -142,6 +151,8 @@ class SFTRun:
     def notes(self) -> list[str]:
         """What a person should know before the first step."""
         lines, vocabulary = list(self.data.notes), self.tokenizer.get_vocab()
+        if self.settings.native != "off" and python_only(self.settings):
+            lines.append(f"native is off in this stage: {python_only(self.settings)} need PyTorch's own pass")
         if self.base_eos != self.encoder.end:
             lines.append(
                 f"responses end with {self.encoder.end}, as the chat template ends a turn; the model's eos token was "
@@ -151,7 +162,7 @@ class SFTRun:
             lines.append(f"new tokens, at the mean of the others: {' '.join(self.added)}")
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
         written = {int(i) for s in self.sequences[:SAMPLE] for i in s.token_ids[s.weights > 0]} & special
-        bare = untrained_tokens(self.session.model, self.tokenizer, written - {vocabulary[t] for t in self.added})
+        bare = untrained_tokens(self.model, self.tokenizer, written - {vocabulary[t] for t in self.added})
         if bare:
             lines.append(
                 f"warning: the embeddings of {' '.join(map(str, self.tokenizer.convert_ids_to_tokens(bare)))} look "
@@ -248,6 +259,17 @@ class SFTRun:
             eval=self.held_out.last,
             metrics=metrics,
         )
+
+
+def adapters(settings: Any, seed: int) -> Callable[[LanguageModel], LoRAModel]:
+    """What puts the recipe's low-rank adapters on a model."""
+    return lambda model: LoRAModel(model, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=seed)
+
+
+def python_only(settings: Any) -> str:
+    """The settings that the compiled pass does not know, in words; "" where there are none."""
+    asked = {"neftune_alpha": settings.neftune_alpha, "recompute": settings.recompute, "lora": settings.lora}
+    return " and ".join(name for name, value in asked.items() if value)
 
 
 def prepared_tokenizer(model_path: Path, settings: Any) -> tuple[Any, list[str]]:

@@ -68,7 +68,7 @@ def token_step(
     totals = backward(session, batch, settings.token_budget, accuracy=accuracy, noise=noise)
     session.reduce_gradients()
     norm = session.flat.clip_grad_(settings.grad_clip)
-    session.optimizer.step_(lr_scale)
+    session.step_(lr_scale)
     loss, correct = session.world.sum(totals, "loss")
     return StepResult(loss, norm, correct / sum(s.predicted for s in batch) if accuracy else None)
 
@@ -89,12 +89,12 @@ def backward(
         if noise is not None:
             noise.set_batch(micro, [len(s) for s in mine], [s.key for s in mine])
         hidden, targets, weights = _predict(session, micro, mine)
-        logprobs, _ = chunked_logprobs(hidden, session.model.head_weight, targets)
+        logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
         loss = -(logprobs * weights).sum() / total
         loss.backward()
         loss_sum += loss.item()
         if accuracy:
-            correct += float(correct_tokens(hidden.detach(), session.model.head_weight.detach(), targets).sum())
+            correct += float(correct_tokens(hidden.detach(), session.network.head_weight.detach(), targets).sum())
     if noise is not None:
         noise.clear()
     return loss_sum, correct
@@ -108,9 +108,9 @@ def evaluate_tokens(session: Session, batch: Sequence[TokenSequence], token_budg
     sums = [0.0, 0.0]
     for micro in plan([len(s) for s in mine], token_budget):
         hidden, targets, weights = _predict(session, micro, mine)
-        logprobs, _ = chunked_logprobs(hidden, session.model.head_weight, targets)
+        logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
         sums[0] -= float((logprobs * weights).sum()) / total
-        sums[1] += float(correct_tokens(hidden, session.model.head_weight, targets).sum())
+        sums[1] += float(correct_tokens(hidden, session.network.head_weight, targets).sum())
     loss, correct = session.world.sum(sums, "held-out loss")
     return loss, correct / sum(s.predicted for s in batch)
 
@@ -123,7 +123,7 @@ def _predict(session: Session, micro: MicroBatch, sequences: Sequence[TokenSeque
     inputs = micro.tensor([s.token_ids[:-1] for s in sequences], 0)
     targets = micro.tensor([s.token_ids[1:] for s in sequences], 0)
     weights = micro.tensor([s.weights[1:] for s in sequences], 0)
-    hidden = session.model(inputs, positions(micro.segments), packed_attention(micro.segments))
+    hidden = session.network(inputs, positions(micro.segments), packed_attention(micro.segments))
     learned = weights.nonzero().squeeze(1)
     return hidden[learned], targets[learned], weights[learned]
 
