@@ -16,6 +16,7 @@ from r1kit.config.fields import Count, Natural, Positive, Settings
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.preference import PreferenceSettings
+from r1kit.config.reward_model import RewardModelSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.sandbox import SandboxSettings
 from r1kit.config.stage import CompiledSettings, Decay, DType, Native, StageSettings
@@ -88,6 +89,7 @@ Stage = Annotated[
     | GenerateSettings
     | SFTSettings
     | PreferenceSettings
+    | RewardModelSettings
     | RLSettings
     | EvaluateSettings
     | ReportSettings,
@@ -98,6 +100,7 @@ STAGE_KINDS: dict[str, type[StageSettings]] = {
     "generate": GenerateSettings,
     "sft": SFTSettings,
     "preference": PreferenceSettings,
+    "reward_model": RewardModelSettings,
     "rl": RLSettings,
     "evaluate": EvaluateSettings,
     "report": ReportSettings,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1kit.config.generate import GenerateSettings
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, RLSettings, StageSettings
 from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import TaskSettings
@@ -61,6 +62,25 @@ def run_pretrain(context: StageContext) -> StageOutcome:
     )
 
 
+def run_generate(context: StageContext) -> StageOutcome:
+    from r1kit.curation.generate import generate
+    from r1kit.tasks import make_task
+
+    assert isinstance(context.settings, GenerateSettings)
+    assert context.model is not None
+    return generate(
+        context.settings,
+        stage=context.name,
+        model_path=context.model,
+        task=make_task(context.task),
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.root / "data" / context.name,
+        dtype=context.dtype,
+    )
+
+
 def run_sft(context: StageContext) -> StageOutcome:
     from r1kit.tasks import make_task
     from r1kit.training.supervised import train_sft
@@ -90,6 +110,21 @@ def run_preference(context: StageContext) -> StageOutcome:
         stage=context.name,
         inputs=context.inputs,
         task=make_task(context.task),
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.checkpoints,
+        dtype=context.dtype,
+    )
+
+
+def run_reward_model(context: StageContext) -> StageOutcome:
+    from r1kit.training.reward_model import train_reward_model
+
+    return train_reward_model(
+        context.settings,
+        stage=context.name,
+        inputs=context.inputs,
         seed=context.seed,
         world=context.world,
         recorder=context.recorder,
@@ -153,8 +188,10 @@ def run_report(context: StageContext) -> StageOutcome:
 
 RUNNERS: dict[str, Runner] = {
     "pretrain": run_pretrain,
+    "generate": run_generate,
     "sft": run_sft,
     "preference": run_preference,
+    "reward_model": run_reward_model,
     "rl": run_rl,
     "evaluate": run_evaluate,
     "report": run_report,

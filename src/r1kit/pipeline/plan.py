@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from r1kit.config.generate import GenerateSettings
 from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.parts import ModelSettings
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
@@ -146,11 +147,24 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
     elif isinstance(stage, RLSettings):
         reference = stage.algorithm.kl_coef > 0
         memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)
-        memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + stage.sampling.max_tokens, bf16=bf16)
-        rollouts = stage.steps * stage.problems_per_step * stage.samples_per_problem
-        tokens = rollouts * stage.sampling.max_tokens * RESPONSE_SHARE
+        memory += shape.parameters * _beside_policy(stage)
+        # A schedule that raises the cap raises what has to fit; the work is that of its dearest phase.
+        phases = phases_of(stage)
+        cap = max(phase.sampling.max_tokens for phase in phases)
+        memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + cap, bf16=bf16)
+        per_step = max(p.problems_per_step * p.samples_per_problem * p.sampling.max_tokens for p in phases)
+        tokens = stage.steps * per_step * RESPONSE_SHARE
         train, decode = 3 * work * tokens, work * tokens * OVERSAMPLING
+    elif isinstance(stage, GenerateSettings):
+        memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + stage.sampling.max_tokens, bf16=bf16)
     elif isinstance(stage, EvaluateSettings):
         memory += shape.decoding_bytes(stage.slots, PROMPT_TOKENS + stage.max_tokens, bf16=bf16)
         decode = work * stage.problems * stage.samples * stage.max_tokens * RESPONSE_SHARE
     return StagePlan(name, memory * processes, train, decode)
+
+
+def _beside_policy(stage: RLSettings) -> int:
+    """Bytes per parameter of the models that an rl stage trains beside its policy: weights, gradient, two moments."""
+    critic, process = stage.algorithm.critic, stage.algorithm.process
+    trained = 16 * ((critic is not None and critic.trunk == "separate") + (process is not None))
+    return trained + (4 if process is not None else 0)

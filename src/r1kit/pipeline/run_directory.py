@@ -2,6 +2,7 @@
 
 recipe.resolved.yaml  lineage.json  ledger.json  summary.json  report.html  run.log  metrics.jsonl
 rollouts/<stage>/step-000010.jsonl.zst  checkpoints/<stage>/step-000010/
+data/<stage>/traces/wave-000000.jsonl.zst
 evaluations/<stage>/step-000010.json    stages/<stage>.json  stages/<stage>.started.json
 """
 
@@ -33,7 +34,7 @@ FILES = (
     "run.log",
     "metrics.jsonl",
 )
-FOLDERS = ("rollouts", "checkpoints", "evaluations", "stages", "tmp", "tensorboard", "wandb")
+FOLDERS = ("rollouts", "checkpoints", "evaluations", "data", "stages", "tmp", "tensorboard", "wandb")
 
 
 class RunDirectory:
@@ -75,7 +76,7 @@ class RunDirectory:
 
     def discard(self, stage: str) -> None:
         """Delete what one stage left, its rows in metrics.jsonl apart; it begins anew."""
-        for folder in ("checkpoints", "rollouts", "evaluations"):
+        for folder in ("checkpoints", "rollouts", "evaluations", "data"):
             _remove(self.root / folder / stage)
         for record in (f"{stage}.json", f"{stage}.started.json"):
             _remove(self.root / "stages" / record)

@@ -1,0 +1,1 @@
+"""From problems and models to data to train on: generate, verify, reject."""

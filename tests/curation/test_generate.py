@@ -1,0 +1,208 @@
+"""Rejection sampling: what is kept is right, whole and traceable, and what is not kept is counted by why.
+
+Why this matters: distilled data teach whatever slips through. An answer nobody could judge that counts as wrong, a
+response cut at the cap, one text ten times: each is in published data sets.
+
+Not exercised here: sampling and verifiers themselves (tests/engines, tests/tasks); learning from the traces
+(tests/test_recipes.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from r1kit.config import CountdownSettings
+from r1kit.config.data import DataSettings
+from r1kit.config.generate import GenerateSettings
+from r1kit.curation.generate import REASONS, describe, generate, make_trace, select
+from r1kit.models.decoder import Decoder, DecoderConfig, initialise
+from r1kit.models.loading import write_model
+from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+from r1kit.records import Group, Message, Problem, Rollout, Verdict
+from r1kit.tasks import make_task
+from r1kit.tasks.traces import read_traces
+from r1kit.training.parallel import World
+from r1kit.training.recorder import Interrupted, NullRecorder
+
+TASK = make_task(CountdownSettings(high=6, test_share=0.3))
+BASE = Problem("p", (Message("text", "Q:1,2>3\n"),), "countdown", {}, prefill="<think>")
+CHAT = Problem("c", (Message("user", "1+2?"),), "countdown", {})
+RIGHT, WRONG = Verdict.scored(1, "correct"), Verdict.scored(0, "wrong")
+LOST = Verdict("error", None, "worker_lost")
+
+
+def rollout(sample: int, text: str = "", *, verdict: Verdict | None = RIGHT, **changes: Any) -> Rollout:
+    length = 1 + len(text)
+    zeros = np.zeros(length)
+    values: dict[str, Any] = {
+        "problem_id": "p",
+        "sample": sample,
+        "prompt_length": 1,
+        "token_ids": zeros,
+        "loss_mask": zeros,
+        "logprobs": zeros,
+        "policy_versions": zeros,
+        "temperatures": zeros,
+        "finish": "stopped",
+        "text": text,
+        "verdicts": {"accuracy": verdict} if verdict else {},
+    }
+    return Rollout(**{**values, **changes})
+
+
+def settings(**changes: Any) -> GenerateSettings:
+    return GenerateSettings.model_validate({"model": "base", "samples": 8, **changes})
+
+
+def chosen(rollouts: list[Rollout], **changes: Any) -> tuple[list[int], dict[str, int]]:
+    kept, counts = select(Group(BASE, tuple(rollouts)), settings(**changes))
+    return [r.sample for r in kept], {name: n for name, n in counts.items() if n}
+
+
+MIXED = [
+    rollout(0, "wrong", verdict=WRONG),
+    rollout(1, "right, long"),
+    rollout(2, "cut", finish="length"),
+    rollout(3, "right"),
+    rollout(4, "right"),
+    rollout(5, "unjudged", verdict=LOST),
+    rollout(6, "failed", finish="failed", verdict=None),
+    rollout(7, "right, middle"[:9]),
+]
+
+
+def test_every_answer_that_is_not_kept_has_its_reason() -> None:
+    kept, counts = chosen(MIXED, per_problem=None)
+    assert kept == [1, 3, 7]
+    assert counts == {"rejected": 1, "unfinished": 1, "duplicate": 1, "not_judged": 2}
+    assert set(counts) < set(REASONS)
+
+
+@pytest.mark.parametrize(("prefer", "kept"), [("first", [1, 3]), ("shortest", [3, 7]), ("longest", [1, 7])])
+def test_of_several_right_answers_those_preferred_are_kept(prefer: str, kept: list[int]) -> None:
+    assert chosen(MIXED, per_problem=2, prefer=prefer)[0] == kept
+    assert chosen(MIXED, per_problem=2, prefer=prefer)[1]["surplus"] == 1
+
+
+def test_without_required_verdicts_every_finished_answer_is_kept() -> None:
+    kept, counts = chosen(MIXED, per_problem=None, require=())
+    assert kept == [0, 1, 3, 5, 7]
+    assert counts == {"unfinished": 1, "duplicate": 1, "not_judged": 1}
+
+
+def test_a_required_verdict_that_the_task_does_not_give_judges_nothing() -> None:
+    assert chosen(MIXED[:2], require=("accuracy", "style")) == ([], {"not_judged": 2})
+
+
+def test_a_base_models_answer_stays_as_it_is_behind_its_whole_prompt() -> None:
+    trace = make_trace(BASE, rollout(1, "1+2=3</think><answer>1+2</answer>"), {"teacher": "t"})
+    assert trace.messages == (
+        Message("text", "Q:1,2>3\n<think>"),
+        Message("assistant", "1+2=3</think><answer>1+2</answer>"),
+    )
+    assert (trace.id, trace.problem_id, trace.provenance["teacher"]) == ("p/1", "p", "t")
+    assert trace.provenance["verdicts"]["accuracy"]["reason"] == "correct"
+
+
+def test_the_thought_of_a_chat_answer_is_set_apart() -> None:
+    trace = make_trace(CHAT, rollout(0, "<think>\none and two\n</think>\n\n3", problem_id="c"), {})
+    assert trace.messages == (Message("user", "1+2?"), Message("assistant", "3", "one and two"))
+
+
+def test_what_became_of_the_answers_is_told() -> None:
+    lines = describe({"kept": 1, "answers": 4, "rejected": 3, "problems": 2, "unsolved": 1})
+    assert lines == [
+        "1 of 4 answers kept (25.0 %)",
+        "3 rejected: a required verdict is below full marks",
+        "1 of 2 problems without a kept answer",
+    ]
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """An untrained model whose answers stop now and then."""
+    tokenizer = build_tiny_tokenizer()
+    sizes = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "num_kv_heads": 1, "head_dim": 8}
+    config = DecoderConfig(len(tokenizer), **sizes, intermediate_size=16, model_type="llama", max_positions=64)
+    model = Decoder(config)
+    initialise(model, 0, std=0.3)
+    write_model(model, tokenizer, tmp_path / "teacher")
+    return tmp_path / "teacher"
+
+
+class Stopping(NullRecorder):
+    def __init__(self, after: int | None = None) -> None:
+        self.after, self.rows, self.notes = after, [], []  # type: ignore[var-annotated]
+
+    def metrics(self, stage: str, step: int, values: Any, clock: Any, kind: str = "train") -> None:
+        self.rows.append({"step": step, **values})
+
+    def note(self, stage: str, text: str) -> None:
+        self.notes.append(text)
+
+    def should_stop(self) -> bool:
+        return bool(self.rows) and self.rows[-1]["step"] == self.after
+
+    def truncate(self, stage: str, step: int) -> None:
+        self.rows = [row for row in self.rows if row["step"] <= step]
+
+
+def run(teacher: Path, directory: Path, recorder: Stopping, wave: int = 8) -> Any:
+    # An untrained model is never right, so every finished answer is kept.
+    stage = settings(problems=24, samples=4, per_problem=None, require=(), wave=wave, sampling={"max_tokens": 40})
+    return generate(
+        stage,
+        stage="answers",
+        model_path=teacher,
+        task=TASK,
+        seed=3,
+        world=World.single(),
+        recorder=recorder,
+        directory=directory,
+        dtype="float32",
+    )
+
+
+def test_a_stopped_stage_goes_on_and_ends_as_one_that_was_not(teacher: Path, tmp_path: Path) -> None:
+    whole, stopped = Stopping(), Stopping(after=2)
+    want = run(teacher, tmp_path / "whole", whole)
+    with pytest.raises(Interrupted, match="after wave 2 of 3"):
+        run(teacher, tmp_path / "stopped", stopped)
+    stopped.after = None
+    got = run(teacher, tmp_path / "stopped", stopped)
+    assert stopped.rows == whole.rows
+    assert got.metrics == want.metrics
+    assert got.tokens == want.tokens
+    files = sorted((tmp_path / "whole" / "traces").iterdir())
+    assert [f.read_bytes() for f in files] == [f.read_bytes() for f in sorted(got.data.iterdir())]
+    assert len(files) == 3
+    # What is sampled does not depend on the size of the waves.
+    traces = list(read_traces(DataSettings(path=str(want.data))))
+    assert [t.id for t in traces] == [t.id for t in read_traces(DataSettings(path=str(_one_wave(teacher, tmp_path))))]
+    assert len(traces) == want.metrics["kept"] > 0
+    assert want.metrics["answers"] == 96
+    assert sum(want.metrics[name] for name in ("kept", *REASONS)) == 96
+    assert want.tokens["sampled"] == want.tokens["discarded"] + sum(t.provenance["tokens"] for t in traces)
+    assert whole.notes[0] == f"{len(traces)} of 96 answers kept ({len(traces) / 0.96:.1f} %)"
+
+
+def _one_wave(teacher: Path, tmp_path: Path) -> Path:
+    data: Path = run(teacher, tmp_path / "one", Stopping(), wave=24).data
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"samples": 2, "per_problem": 3}, "only 2 answers are sampled"),
+        ({"sampling": {"temperature": 0}}, "all answers to a problem would be one"),
+    ],
+)
+def test_settings_that_cannot_work(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        settings(**changes)
