@@ -112,13 +112,13 @@ def test_stale_groups_are_dropped_by_age(max_age: int | None, kept: int) -> None
     assert found.counts["carried_in"] == kept
 
 
-def test_groups_of_another_size_are_stale() -> None:
-    """The schedule changed the group size: advantages compare groups of one size."""
+def test_groups_of_another_size_are_trained_beside_the_others() -> None:
+    """The schedule changed the group size while one waited; a group is compared with itself only."""
     queue = GroupQueue({})
-    queue.carried = [group("pair", (0.0, 1.0)), group("three")]
-    found = step(queue, [], settings())
-    assert [c.group.problem.id for c in found.chosen] == ["three"]
-    assert found.counts["groups_stale"] == 1
+    pair, three = group("pair", (0.0, 1.0)), group("three")
+    queue.carried = [pair]
+    found = step(queue, [three], settings())
+    assert (found.chosen, found.counts.get("groups_stale", 0)) == ([pair, three], 0)
 
 
 def test_truncated_responses_are_trained_or_masked_and_stay_in_the_baseline() -> None:

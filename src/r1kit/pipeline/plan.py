@@ -9,6 +9,7 @@ from pathlib import Path
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.parts import ModelSettings
+from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
 from r1kit.config.supervised import SFTSettings
 
@@ -145,11 +146,11 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
     elif isinstance(stage, SFTSettings):
         memory += shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=stage.recompute)
     elif isinstance(stage, RLSettings):
-        reference = stage.algorithm.kl_coef > 0
-        memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)
-        memory += shape.parameters * _beside_policy(stage)
         # A schedule that raises the cap raises what has to fit; the work is that of its dearest phase.
         phases = phases_of(stage)
+        reference = any(phase.algorithm.kl_coef > 0 for phase in phases)
+        memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)
+        memory += shape.parameters * _beside_policy(stage)
         cap = max(phase.sampling.max_tokens for phase in phases)
         memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + cap, bf16=bf16)
         per_step = max(p.problems_per_step * p.samples_per_problem * p.sampling.max_tokens for p in phases)

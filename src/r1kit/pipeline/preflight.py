@@ -1,8 +1,9 @@
 """`r1kit check`: proves, before a token is sampled, that a recipe can work.
 
 A correct answer must be able to score full marks under the recipe's template and format rule, every gold must
-verify, training and held-out problems must share no family, the batch numbers must fit, and so must the
-memory.
+verify, training and held-out problems must share no family, the batch numbers must fit, and so must the memory; the
+tags of a checkpoint must be trained, its responses must be able to end, and one step of the objective must move the
+policy the way the reward and each penalty mean it to (in every phase of a schedule).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from r1kit.config.graph import edge_output, stage_paths
 from r1kit.config.reward_parts import PartSettings
+from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
 from r1kit.config.tasks import ArithmeticSettings, TaskSettings
 from r1kit.pipeline.files import RunError
@@ -23,6 +25,8 @@ from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_mo
 from r1kit.pipeline.lineage import memory_bytes
 from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.preflight_data import data_checks
+from r1kit.pipeline.preflight_model import model_checks
+from r1kit.pipeline.preflight_signs import sign_checks
 from r1kit.pipeline.progress import gib
 from r1kit.pipeline.trackers import missing_trackers
 
@@ -66,15 +70,27 @@ def _batches(recipe: Recipe) -> Iterator[Check]:
         if isinstance(stage, PretrainSettings):
             yield Check(f"{name}: batch", True, f"{stage.steps} steps of {stage.tokens_per_step} tokens")
         elif isinstance(stage, RLSettings):
-            rollouts = stage.problems_per_step * stage.samples_per_problem
-            micro = stage.token_budget // (stage.sampling.max_tokens + 1)
-            yield Check(
-                f"{name}: batch",
-                stage.problems_per_step >= int(recipe.processes),
-                f"{stage.steps} steps of {stage.problems_per_step} problems x {stage.samples_per_problem} "
-                f"samples = {rollouts} responses; a micro-batch holds at least {micro} of them, on each of "
-                f"{recipe.processes} processes",
-            )
+            for phase, settings in _phases_of(name, stage):
+                yield _rl_batch(phase, settings, int(recipe.processes))
+
+
+def _phases_of(name: str, stage: RLSettings) -> list[tuple[str, RLSettings]]:
+    """What a stage and its settings are called in each phase of its schedule; the stage itself where it has none."""
+    phases = phases_of(stage)
+    return [(f"{name} (phase {i})" if stage.schedule else name, s) for i, s in enumerate(phases, start=1)]
+
+
+def _rl_batch(name: str, stage: RLSettings, processes: int) -> Check:
+    rollouts = stage.problems_per_step * stage.samples_per_problem
+    micro, minibatches = stage.token_budget // (stage.sampling.max_tokens + 1), stage.algorithm.minibatches
+    found = (
+        f"{stage.steps} steps of {stage.problems_per_step} problems x {stage.samples_per_problem} "
+        f"samples = {rollouts} responses; a micro-batch holds at least {micro} of them, on each of "
+        f"{processes} processes"
+    )
+    if rollouts % minibatches:
+        found += f"; {rollouts} do not divide into {minibatches} minibatches: change minibatches or the batch"
+    return Check(f"{name}: batch", stage.problems_per_step >= processes and not rollouts % minibatches, found)
 
 
 def _models(recipe: Recipe) -> Iterator[Check]:
@@ -135,8 +151,26 @@ def _task(recipe: Recipe) -> Iterator[Check]:
     yield _golds(task, [*witnessed(train), *witnessed(test)])
     for name, stage in recipe.stages.items():
         if isinstance(stage, RLSettings):
-            yield _full_marks(name, stage, task, witnessed(train))
+            for phase, settings in _phases_of(name, stage):
+                yield _full_marks(phase, settings, task, witnessed(train))
+            yield from (Check(*found) for found in sign_checks(name, stage))
     yield from _lengths(recipe, train, test)
+    yield from _checkpoints(recipe, witnessed(train) or train[:1])
+
+
+def _checkpoints(recipe: Recipe, problems: Sequence[Problem]) -> Iterator[Check]:
+    """Of each checkpoint that an rl stage goes back to: trained tags, a stop token that can come."""
+    from r1kit.models.chat import PromptError
+    from r1kit.models.checkpoint import CheckpointError
+    from r1kit.tasks import witness_response
+
+    roots = {root_model(recipe, name) for name, stage in recipe.stages.items() if isinstance(stage, RLSettings)}
+    texts = [text for problem in problems[:1] if (text := witness_response(problem)) is not None]
+    for model in sorted(root for root in roots if root is not None and (root / "config.json").is_file()):
+        try:
+            yield from (Check(*found) for found in model_checks(model, problems[:1], texts))
+        except (CheckpointError, PromptError):
+            continue  # `_lengths` says so
 
 
 def _corpora(recipe: Recipe) -> Iterator[Check]:
@@ -305,5 +339,6 @@ def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) 
             if lengths.opened:
                 advice = 'set task.prefill: "<think>\\n", so that responses are read as beginning inside the thought'
                 yield Check(what, False, f"the chat template itself opens <think>: {advice}")
-        for check in stage_lengths(name, stage, found[model]):
-            yield Check(*check)
+        for phase, settings in _phases_of(name, stage) if isinstance(stage, RLSettings) else [(name, stage)]:
+            for check in stage_lengths(phase, settings, found[model]):
+                yield Check(*check)

@@ -46,13 +46,9 @@ class GroupQueue:
         }
 
     def begin(self, settings: Any, version: int) -> None:
-        """A step of policy `version` begins: carried groups that are too old, or of another size, are let go.
-
-        A group of another size comes from before the schedule changed it; advantages are taken over equal groups.
-        """
+        """A step of policy `version` begins: carried groups that are too old are let go."""
         oldest = version - (settings.dynamic_sampling.max_age or version + 1)
-        size = settings.samples_per_problem
-        self._stale = [c for c in self.carried if len(c.group) != size or 0 <= policy_version(c.group) < oldest]
+        self._stale = [c for c in self.carried if 0 <= policy_version(c.group) < oldest]
         self.carried = [c for c in self.carried if not _among(c, self._stale)]
         self._fresh, self._useful, self._judged, self._taken_over = [], [], 0, len(self.carried)
 

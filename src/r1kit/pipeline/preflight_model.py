@@ -1,0 +1,127 @@
+"""Pre-flight of a checkpoint that an rl stage starts from: its tags were trained, and its responses can end.
+
+New bases hold tokens that no training ever touched (`<think>` of some of them); RL from such a base yields nonsense.
+And a chat model whose turns end with another token than the one sampling stops at runs every response into the cap.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+    from r1kit.records import Problem
+
+Finding = tuple[str, bool, str]
+TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight", "embed_tokens.weight")
+HEADS = ("lm_head.weight", "embed_out.weight")
+# A trained row has about the usual norm; rows that were never touched kept a far smaller one, or one common value.
+NORM_SHARE, SAME = 0.3, 0.02
+SAMPLED_ROWS = 512
+
+
+def model_checks(model: Path, problems: Sequence[Problem], texts: Sequence[str]) -> Iterator[Finding]:
+    """(what was looked at, whether it holds, what was found); `texts` are right responses, whose tags are wanted."""
+    from r1kit.models.loading import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    wanted = [tag for tag in TAGS if any(tag in text for text in texts) or any(tag in p.prefill for p in problems)]
+    yield _tags(model, tokenizer, wanted)
+    yield _stop(model, tokenizer, problems[0])
+
+
+def _tags(model: Path, tokenizer: PreTrainedTokenizerBase, wanted: Sequence[str]) -> Finding:
+    title = f"tags of {model}"
+    single = {tag: ids[0] for tag in wanted if len(ids := tokenizer.encode(tag, add_special_tokens=False)) == 1}
+    if not single:
+        return title, True, "spelled with ordinary tokens" if wanted else "not looked at: no tag is asked for"
+    bad: list[str] = []
+    for names in (EMBEDDINGS, HEADS):
+        rows = _rows(model, names, list(single.values()))
+        if rows is not None:
+            bad += [tag for tag, why in zip(single, _untrained(*rows), strict=True) if why]
+    if bad:
+        return (
+            title,
+            False,
+            f"{', '.join(dict.fromkeys(bad))} was never trained (its vector is unlike the others): choose a template "
+            "without these tags, or fine-tune on a few hundred traces that hold them first",
+        )
+    return title, True, f"{', '.join(single)} are single tokens with trained vectors"
+
+
+def _stop(model: Path, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> Finding:
+    """The stop token exists for the model, and is what ends a turn where prompts are conversations."""
+    from r1kit.models.chat import stop_token_ids
+
+    title = f"stop token of {model}"
+    stop = stop_token_ids(tokenizer)[0]
+    name = str(tokenizer.convert_ids_to_tokens(stop))
+    size = _rows(model, EMBEDDINGS, [])
+    if size is not None and stop >= size[2]:
+        return title, False, f"{name} has id {stop}, but the model knows {size[2]} tokens: it can never be sampled"
+    if problem.prompt[0].role == "text" or tokenizer.chat_template is None:
+        return title, True, f"{name} (id {stop}) ends a response; prompts are plain text"
+    turns: list[dict[str, Any]] = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+    rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
+    after = rendered.rpartition("ANSWER")[2]
+    if name in after:
+        return title, True, f"{name} (id {stop}) ends the assistant's turn in the chat template"
+    found = after.strip().split("\n")[0] or "nothing"
+    return (
+        title,
+        False,
+        f"responses stop at {name}, but the chat template ends a turn with {found}: set eos_token to it in "
+        "tokenizer_config.json, or use a template for base models",
+    )
+
+
+def _untrained(rows: Tensor, sample: Tensor, _: int) -> list[bool]:
+    """True for each row that is far shorter than usual, or all but equal to another one of them."""
+    usual = sample.norm(dim=1).median()
+    short = rows.norm(dim=1) < NORM_SHARE * usual
+    apart = (rows[:, None] - rows[None]).norm(dim=-1)
+    apart.fill_diagonal_(float("inf"))
+    return [bool(s) or bool(d.min() < SAME * usual) for s, d in zip(short, apart, strict=True)]
+
+
+def _rows(model: Path, names: Sequence[str], ids: Sequence[int]) -> tuple[Tensor, Tensor, int] | None:
+    """(rows `ids`, rows spread over the matrix, its number of rows), float32, of the first of `names` there is.
+
+    Only these rows are read. None where there is no such matrix (a head tied to the embedding), or no safetensors.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    for name in names:
+        file = _file_of(model, name)
+        if file is None:
+            continue
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                if name not in tensors.keys():  # noqa: SIM118 (the reader is no mapping)
+                    continue
+                matrix = tensors.get_slice(name)
+                count = int(matrix.get_shape()[0])
+                spread = range(0, count, max(1, count // SAMPLED_ROWS))
+                pick = [torch.cat([matrix[i : i + 1] for i in rows]).float() for rows in (ids, spread) if len(rows)]
+        except SafetensorError:
+            return None  # the run itself says that the file is damaged
+        return pick[0], pick[-1], count
+    return None
+
+
+def _file_of(model: Path, name: str) -> Path | None:
+    """The safetensors file that holds a tensor, by the index where a checkpoint is in parts."""
+    index = model / "model.safetensors.index.json"
+    if index.is_file():
+        part = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).get(name)
+        return model / part if part else None
+    whole = model / "model.safetensors"
+    return whole if whole.is_file() else None
