@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from r1kit.models.marked import MarkedSequence
 from r1kit.training.judged_data import Judged, prompt_of
-from r1kit.training.units import MarkedSequence
 
 from .helpers import VOCABULARY
 

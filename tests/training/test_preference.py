@@ -20,17 +20,19 @@ from pydantic import ValidationError
 
 from r1kit.config.errors import UserError
 from r1kit.config.preference import PRESETS, PreferenceSettings
-from r1kit.models.loading import write_model
+from r1kit.models.loading import load_model, write_model
+from r1kit.models.marked import summed_logprobs
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Message
 from r1kit.tasks.traces import BadRowError
-from r1kit.training import preference
+from r1kit.training import reference
 from r1kit.training.judged_data import is_held_out
 from r1kit.training.parallel import World
-from r1kit.training.preference import PreferenceStep, Reference, mismatched, train_preference
+from r1kit.training.preference import PreferenceStep, mismatched, train_preference
 from r1kit.training.recorder import Interrupted, StageOutcome
+from r1kit.training.reference import Reference
 from r1kit.training.unit_steps import UnitOrder
-from r1kit.training.units import backward, summed_logprobs
+from r1kit.training.units import backward
 
 from .helpers import tiny_model
 from .judged import pair_rows, pairs, singles, write_rows
@@ -208,11 +210,11 @@ def test_reference_log_probs_are_made_once_and_equal_those_made_in_every_step(
         raise AssertionError("log-probs of the reference were made again")
 
     (kept,) = (tmp_path / "ready").glob("reference-*.json")
-    monkeypatch.setattr(preference, "read_all", not_again)
-    model = preference.load_model(base)
+    monkeypatch.setattr(reference, "read_all", not_again)
+    model = load_model(base)
     sequences = [s for j in pairs(2) for s in j.unit]
     with pytest.raises(AssertionError, match="made again"):
-        preference.cached_logprobs(model, sequences, 60, tmp_path / "ready", World.single())
+        reference.cached_logprobs(model, sequences, 60, tmp_path / "ready", World.single())
     found = json.loads(kept.read_text())
     assert len(found) == 48
     assert max(found) < 0

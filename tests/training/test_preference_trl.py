@@ -23,10 +23,12 @@ from r1kit.config.preference import PreferenceSettings
 from r1kit.models.checkpoint import to_hf_state
 from r1kit.models.decoder import Decoder
 from r1kit.models.loading import load_model
+from r1kit.models.marked import MarkedSequence, summed_logprobs
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.training.parallel import World
-from r1kit.training.preference import PreferenceStep, Reference
-from r1kit.training.units import MarkedSequence, backward, read_all, summed_logprobs
+from r1kit.training.preference import PreferenceStep
+from r1kit.training.reference import Reference
+from r1kit.training.units import backward, read_all
 
 from .judged import pairs, singles
 

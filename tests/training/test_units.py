@@ -20,16 +20,10 @@ from torch import Tensor
 
 from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.models.heads import ValueModel
+from r1kit.models.marked import MarkedSequence, marked_values, summed_logprobs
 from r1kit.training.packing import plan
 from r1kit.training.parallel import World
-from r1kit.training.units import (
-    MarkedSequence,
-    backward,
-    marked_values,
-    plan_units,
-    read_all,
-    summed_logprobs,
-)
+from r1kit.training.units import backward, plan_units, read_all
 
 from .helpers import tiny_model
 from .judged import pairs

@@ -19,9 +19,21 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def load_model(directory: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu") -> LanguageModel:
     """The model of a checkpoint directory, behind the one small interface of `Decoder`."""
+    if is_value_model(directory):
+        # Its tied embedding would be taken for an output matrix, and it would speak nonsense without an error.
+        raise CheckpointError(
+            f"{directory}: a model with one value per token (a reward model or a critic), which cannot write text; "
+            "name a language model"
+        )
     if unsupported_reason(read_config(directory)) is None:
         return load_decoder(directory, dtype=DTYPES[dtype], device=device)
     return TransformersModel.load(directory, dtype=DTYPES[dtype], device=device)
+
+
+def is_value_model(directory: str | Path) -> bool:
+    """The directory holds a classifier of sequences or tokens: models/heads.py loads it."""
+    names = read_config(directory).get("architectures") or []
+    return any(name.endswith(("ForSequenceClassification", "ForTokenClassification")) for name in names)
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:

@@ -15,9 +15,11 @@ import numpy as np
 from r1kit.config.errors import UserError
 from r1kit.models.chat import PromptError
 from r1kit.models.conversation import CONTEXT, ConversationEncoder
+from r1kit.models.marked import MarkedSequence
 from r1kit.records import Message
+from r1kit.tasks.step_labels import StepReading
 from r1kit.tasks.traces import BadRow, BadRowError, Reading, read_labelled, read_pairs
-from r1kit.training.units import MarkedSequence, Unit
+from r1kit.training.units import Unit
 
 SHOWN = 3
 
@@ -107,7 +109,7 @@ class Collector:
         self.data.counts["cut"] += sum(len(s) > longest for s in judged.unit)
         return Judged(cut, judged.prompt, judged.labels)
 
-    def finish(self, path: str, reading: Reading[Any]) -> None:
+    def finish(self, path: str, reading: Reading[Any] | StepReading) -> None:
         """The counts of a data set that was read to its end. UserError where none of its rows can be used."""
         reading.require_rows()
         self.data.counts["skipped"] += reading.skipped

@@ -8,8 +8,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,18 +18,19 @@ from torch import Tensor
 
 from r1kit.algorithms import preference_loss as losses
 from r1kit.engines.local import LocalEngine
-from r1kit.models.checkpoint import weights_checksum
 from r1kit.models.conversation import ConversationEncoder
-from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
+from r1kit.models.loading import load_model, load_tokenizer
+from r1kit.models.marked import MarkedSequence, summed_logprobs
 from r1kit.tasks import Task
 from r1kit.training.held_out import HeldOut
 from r1kit.training.judged_data import Judged, as_labelled, read_labelled_data, read_pair_data
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Recorder, StageOutcome
+from r1kit.training.reference import Reference
 from r1kit.training.sampling import derived_seed
 from r1kit.training.session import Session
 from r1kit.training.unit_steps import UnitOrder, optimise, train_epochs
-from r1kit.training.units import MarkedSequence, backward, read_all, summed_logprobs
+from r1kit.training.units import backward, read_all
 
 
 def train_preference(
@@ -110,13 +109,10 @@ class PreferenceRun:
     def _reference(self, inputs: Mapping[str, Path], directory: Path, dtype: str) -> Reference | None:
         if not self.settings.needs_reference:
             return None
-        path = inputs.get("reference_model", inputs["model"])
-        model = load_model(path, dtype=dtype).requires_grad_(False)
+        model = load_model(inputs.get("reference_model", inputs["model"]), dtype=dtype)
         sequences = [s for judged in self.all for s in judged.unit] + self.mismatched
-        if self.settings.reference == "on_the_fly":
-            return Reference(model, sequences, None, self.settings.token_budget)
-        kept = cached_logprobs(model, sequences, self.settings.token_budget, directory, self.world)
-        return Reference(None, sequences, kept, self.settings.token_budget)
+        s = self.settings
+        return Reference.make(s.reference, model, sequences, s.token_budget, directory, self.world)
 
     def train(self, chosen: list[int], lr_scale: float) -> dict[str, float]:
         """One optimiser step."""
@@ -259,49 +255,6 @@ class PreferenceStep:
         if "reward_wanted" in found and "reward_unwanted" in found:
             found["reward_margin"] = found["reward_wanted"] - found["reward_unwanted"]
         return found
-
-
-class Reference:
-    """Summed log-probs of sequences under the reference policy: kept ones, or made when they are asked for."""
-
-    def __init__(
-        self,
-        model: LanguageModel | None,
-        sequences: Sequence[MarkedSequence],
-        kept: np.ndarray | None,
-        token_budget: int,
-    ) -> None:
-        self.model, self.sequences, self.kept, self.token_budget = model, sequences, kept, token_budget
-
-    def logprobs(self, ids: Sequence[int]) -> Tensor:
-        """float32 [len(ids)], in nats."""
-        if self.kept is not None:
-            return torch.from_numpy(self.kept[list(ids)]).float()
-        found = read_all(self.model, [self.sequences[i] for i in ids], summed_logprobs, self.token_budget)
-        return torch.tensor(np.concatenate(found), dtype=torch.float32)
-
-
-def cached_logprobs(
-    model: LanguageModel, sequences: Sequence[MarkedSequence], token_budget: int, directory: Path, world: World
-) -> np.ndarray:
-    """Summed log-probs of all sequences, float64, from `directory` where they were made of the same content before.
-
-    The file's name is the hash of the model's weights and of the sequences, so nothing stale is ever read.
-    """
-    digest = hashlib.sha256(weights_checksum(model).encode())
-    for sequence in sequences:
-        digest.update(sequence.token_ids.tobytes() + b"|" + sequence.marks.tobytes() + b";")
-    path = directory / f"reference-{digest.hexdigest()[:16]}.json"
-    if world.broadcast(path.is_file() if world.is_main else None, "reference"):
-        return np.array(json.loads(path.read_text()), dtype=np.float64)
-    found = np.concatenate(read_all(model, sequences, summed_logprobs, token_budget, world))
-    if world.is_main:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(json.dumps(found.tolist()))
-        temporary.replace(path)
-    world.barrier("reference")
-    return found
 
 
 def mismatched(judged: Sequence[Judged], longest: int, seed: int) -> list[MarkedSequence]:

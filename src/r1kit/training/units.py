@@ -15,53 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.algorithms.entropy import chunked_logprobs
-from r1kit.models.attention import packed_attention, positions
+from r1kit.models.marked import MarkedSequence
 from r1kit.training.packing import MicroBatch, balanced_shards, plan
 from r1kit.training.parallel import World
-
-
-@dataclass(frozen=True, eq=False)
-class MarkedSequence:
-    """Token ids int64 [T] and marks bool [T]: the tokens of the response, or those whose value is judged."""
-
-    token_ids: np.ndarray
-    marks: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.token_ids)
-
-    @property
-    def marked(self) -> int:
-        return int(self.marks.sum())
-
 
 Unit = tuple[MarkedSequence, ...]
 # read(model, micro, sequences): what the loss is made of, in the order of the sequences.
 Read = Callable[[Any, MicroBatch, Sequence[MarkedSequence]], Tensor]
 # loss(outputs, units): the part of these units (indices) in the loss of the step, and sums of metrics.
 Loss = Callable[[Tensor, Sequence[int]], tuple[Tensor, Mapping[str, float]]]
-
-
-def summed_logprobs(model: Any, micro: MicroBatch, sequences: Sequence[MarkedSequence]) -> Tensor:
-    """Log-prob of the marked tokens of each sequence, summed, in nats: float32 [N]. The first token is never one."""
-    inputs = micro.tensor([s.token_ids for s in sequences], 0)
-    targets = micro.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0)
-    chosen = micro.tensor([np.append(s.marks[1:], False) for s in sequences], False).nonzero().squeeze(1)
-    owners = micro.tensor([np.full(len(s), i) for i, s in enumerate(sequences)], 0)[chosen]
-    hidden = model(inputs, positions(micro.segments), packed_attention(micro.segments))
-    logprobs, _ = chunked_logprobs(hidden[chosen], model.head_weight, targets[chosen])
-    return logprobs.new_zeros(len(sequences)).index_add(0, owners, logprobs)
-
-
-def marked_values(model: Any, micro: MicroBatch, sequences: Sequence[MarkedSequence]) -> Tensor:
-    """A value model's values of the marked tokens, sequence after sequence: float32 [M]."""
-    inputs = micro.tensor([s.token_ids for s in sequences], 0)
-    chosen = micro.tensor([s.marks for s in sequences], False).nonzero().squeeze(1)
-    owners = micro.tensor([np.full(len(s), i) for i, s in enumerate(sequences)], 0)[chosen]
-    values = model(inputs, positions(micro.segments), packed_attention(micro.segments))
-    # The micro-batch holds the longest first; within a sequence the order stands.
-    return values[chosen[torch.argsort(owners, stable=True)]]
 
 
 def backward(
