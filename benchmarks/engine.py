@@ -5,7 +5,8 @@
 
 The queue is 1,024 requests: the first 1,024 held-out problems of the recipe, one response each, natural stops, cap 240,
 temperature 1, no top-p and no top-k. Ours runs with two processes of one thread, decoding in compiled C++
-(`engine.native`; `--no-native` leaves it out); one process, PyTorch alone, and deterministic mode are shown beside it.
+(`engine.native: auto`: bfloat16 products where the processor has them; `--no-native` leaves it out); one process,
+float32 products, PyTorch alone, and deterministic mode are shown beside it.
 The peer loads the same checkpoint plainly and runs in each of {1 process x 2 threads, 2 x 1} x {float32, bfloat16} x
 batch {64, 256}. All are measured in the first round, the fastest peers again in every later one,
 in turn with ours. Figures are medians over rounds.
@@ -32,7 +33,7 @@ from harness.machine import describe, linear_bounds, model_shapes
 from harness.report import COST_HEADERS, cost_cells, percent, result_line, shares, table, thousands
 from harness.team import Layout
 from harness.workload import read_recipe, stage_of
-from r1kit.config.machine import resolve_dtype
+from r1kit.config.machine import resolve_dtype, resolve_native
 from r1kit.models.checkpoint import from_hf_config, read_config
 
 ONE, TWO, THREADS = Layout(1, 1), Layout(2, 1), Layout(1, 2)
@@ -80,10 +81,11 @@ def contenders(arguments: argparse.Namespace) -> tuple[list[Contender], list[Con
     slots = arguments.slots or stage_of(read_recipe(arguments.recipe), "rl").engine.slots
     options = {"dtype": resolve_dtype(arguments.dtype)}
 
-    def ours(layout: Layout, native: bool, deterministic: bool = False) -> Contender:
+    def ours(layout: Layout, native: str = "off", deterministic: bool = False) -> Contender:
         # A compiled pass is bound by reading the cache: half the slots keep it nearer to the core.
-        count = slots // 2 if native else slots
-        name = f"r1kit{' native' if native else ''}, {count} slots{', deterministic' if deterministic else ''}"
+        count = slots if native == "off" else slots // 2
+        compiled = "" if native == "off" else f" compiled in {native}"
+        name = f"r1kit{compiled}, {count} slots{', deterministic' if deterministic else ''}"
         order = {"slots": count, "deterministic": deterministic, "native": native}
         return Contender(name, layout, OURS, order, options)
 
@@ -93,8 +95,11 @@ def contenders(arguments: argparse.Namespace) -> tuple[list[Contender], list[Con
         for dtype in ("float32", "bfloat16")
         for batch in (64, 256)
     ]
-    compiled = [ours(TWO, True), ours(ONE, True), ours(TWO, True, True)]
-    return [*(compiled if arguments.native else []), ours(TWO, False), ours(ONE, False), ours(TWO, False, True)], peers
+    best = resolve_native("auto")
+    compiled = [ours(TWO, best), ours(ONE, best), ours(TWO, best, True)]
+    if best != "float32":
+        compiled.append(ours(TWO, "float32"))
+    return [*(compiled if arguments.native else []), ours(TWO), ours(ONE), ours(TWO, deterministic=True)], peers
 
 
 def measure(

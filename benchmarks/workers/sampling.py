@@ -50,7 +50,7 @@ class OurEngine(_Queue):
     def __init__(self, options: dict[str, Any], rank: int, size: int) -> None:
         super().__init__(options, rank, size)
         self.model = load_model(options["checkpoint"], dtype=options["dtype"])
-        self.engines: dict[tuple[int, bool, bool], LocalEngine] = {}
+        self.engines: dict[tuple[int, bool, str], LocalEngine] = {}
 
     def prepare(self, order: dict[str, Any]) -> None:
         key = (order["slots"], order["deterministic"], order["native"])

@@ -27,6 +27,7 @@ from harness.phases import PhaseClock
 from harness.report import cost_cells, result_line, shares, table
 from harness.team import BenchmarkError, Layout, Measurement, Team
 from harness.workload import natural_tokens, queue, read_recipe, rl_settings
+from r1kit.config.machine import resolve_native
 from r1kit.config.parts import ModelSettings
 from r1kit.models.chat import encode_prompt
 from r1kit.models.loading import load_model, load_tokenizer, write_model
@@ -47,7 +48,7 @@ FIELDS = ["name", "ratio", "ours", "peer", "unit", "machine"]
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random model of a few thousand parameters."""
     directory, tokenizer = tmp_path_factory.mktemp("checkpoint"), build_tiny_tokenizer()
-    settings = ModelSettings(hidden=16, layers=2, heads=2, kv_heads=1, head_dim=16, intermediate=32)
+    settings = ModelSettings(hidden=16, layers=2, heads=2, kv_heads=1, head_dim=32, intermediate=32)
     write_model(make_tiny(settings, tokenizer, seed=0), tokenizer, directory)
     return directory
 
@@ -196,7 +197,8 @@ def test_engine_measures_the_grid_of_the_specification() -> None:
     assert grid == set(itertools.product(["1 x 2 threads", "2 x 1 thread"], ["float32", "bfloat16"], [64, 256]))
     assert str(ours[0].layout) == "2 x 1 thread"
     assert not ours[0].order["deterministic"]
-    assert {o.order["native"] for o in ours} == {True, False}
+    assert ours[0].order["native"] == resolve_native("auto")
+    assert {o.order["native"] for o in ours} == {"off", "float32", resolve_native("auto")}
 
 
 def test_rl_step_measures_the_same_grid_and_counts_the_recipe_first() -> None:

@@ -29,7 +29,7 @@ def uses(recipe: Recipe) -> list[object]:
 
 
 def test_it_is_off_unless_asked_for() -> None:
-    assert uses(resolved()) == ["off", "off", False, False]
+    assert uses(resolved()) == ["off"] * 4
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,13 @@ def test_true_is_what_this_processor_is_good_at(
     monkeypatch.setattr(machine, "cpu_flags", lambda: frozenset(flags))
     recipe = resolved("native=true")
     assert recipe.native == products
-    assert uses(recipe) == [products, products, True, True]
+    assert uses(recipe) == [products, products, products, "float32"]  # what measures, measures the weights as saved
 
 
 def test_a_stage_has_the_last_word() -> None:
     stated = resolved("native=float32", "rl.native=off", "rl.engine.native=false")
-    assert uses(stated) == ["float32", "off", False, True]
-    assert uses(resolved("rl.native=float32")) == ["off", "float32", False, False]
+    assert uses(stated) == ["float32", "off", "off", "float32"]
+    assert uses(resolved("rl.native=float32")) == ["off", "float32", "off", "off"]
 
 
 def test_resolving_again_changes_nothing() -> None:

@@ -9,13 +9,17 @@ Not exercised: processors other than the one the tests run on. Skipped where the
 
 from __future__ import annotations
 
+import copy
 import random
 import shutil
+from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from tests.engines.conformance import MAX_LENGTH, Letters
 from tests.engines.test_local import (
     FAMILIES,
     QUICKSTART,
@@ -25,6 +29,7 @@ from tests.engines.test_local import (
     by_id,
     mixed_requests,
     model_of,
+    next_scores,
     quickstart,
     small,
 )
@@ -35,11 +40,12 @@ from r1kit.engines.invariance import Shapes
 from r1kit.engines.local import LocalEngine
 from r1kit.engines.native import NativeDecoder, library
 from r1kit.engines.prepared import PreparedDecoder
-from r1kit.engines.protocol import Engine, EngineError
+from r1kit.engines.protocol import Engine, EngineError, Sample
 from r1kit.engines.runner import Runner
 from r1kit.engines.sampler import forced_logprobs
 from r1kit.engines.scheduler import Scheduler
 from r1kit.engines.sequence import Prompt
+from r1kit.models.checkpoint import weights_checksum
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
@@ -47,7 +53,56 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++
 
 class TestNativeEngine(TestLocalEngine):
     def make(self, **settings: Any) -> Engine:
-        return super().make(native=True, **settings)
+        return super().make(native="float32", **settings)
+
+
+def has_bfloat16() -> bool:
+    return shutil.which("g++") is not None and bool(library().has_bfloat16())
+
+
+needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="needs a processor with bfloat16 products (AMX)")
+BFLOAT16_SHAPES = {
+    "quickstart": QUICKSTART,
+    "odd_widths": {**SMALL, "head_dim": 32, "hidden_size": 40, "vocab_size": VOCAB + 5},
+    "normed": {**SMALL, "head_dim": 64, "qk_norm": True, "model_type": "qwen3", "tie_embeddings": False},
+    "biased": {**SMALL, "head_dim": 32, "num_heads": 3, "qkv_bias": True, "model_type": "qwen2"},
+    "eight_heads_share_two": {**SMALL, "head_dim": 32, "num_heads": 8, "num_kv_heads": 2},
+}
+
+
+@cache
+def wide() -> Decoder:
+    """Weights as small as trained ones are: what rounding does grows with them."""
+    model = Decoder(DecoderConfig(**{**SMALL, "head_dim": 32, "model_type": "llama"}))
+    initialise(model, seed=0, std=0.1)
+    return model
+
+
+@needs_bfloat16
+class TestBfloat16Engine(TestLocalEngine):
+    """Rounded factors: a draw within rounding of a boundary may fall on either side, and what follows is another
+    response.
+    """
+
+    tolerance = 0.05
+
+    def make(self, **settings: Any) -> Engine:
+        settings = {"slots": self.slots, "max_length": MAX_LENGTH, "tokenizer": Letters(), **settings}
+        return LocalEngine(wide(), native="bfloat16", **settings)
+
+    def scores(self, tokens: Sequence[int]) -> np.ndarray:
+        return next_scores(wide(), tokens)[-1].double().numpy()
+
+    def checksum(self, engine: Engine) -> str:
+        return weights_checksum(wide())
+
+    def check(self, found: Sequence[Sample], expected: Sequence[Sample]) -> None:
+        same = [(m, t) for m, t in zip(found, expected, strict=True) if m.token_ids == t.token_ids]
+        assert len(same) >= len(found) / 2
+        for mine, theirs in same:
+            assert (mine.finish, mine.forced, mine.stop_reason) == (theirs.finish, theirs.forced, theirs.stop_reason)
+        gaps = np.abs(np.concatenate([np.subtract(m.logprobs, t.logprobs) for m, t in same]))
+        assert np.median(gaps) < 0.01  # min-p and top-p may let a token in or out, which moves all the others
 
 
 def decoder_of(**settings: Any) -> Decoder:
@@ -62,11 +117,11 @@ def decoder_of(**settings: Any) -> Decoder:
     return model
 
 
-def steps(model: Decoder, *, compiled: bool, slots: int, count: int) -> list[torch.Tensor]:
+def steps(model: Decoder, *, compiled: bool, slots: int, count: int, precision: str = "float32") -> list[torch.Tensor]:
     """Logits of `count` decoding passes over prompts of different lengths, each slot fed tokens of its own."""
     with torch.inference_mode():
-        prepared = PreparedDecoder(model)
-        runner = Runner(prepared, slots, Shapes(), NativeDecoder(prepared) if compiled else None)
+        prepared = model if model.embedding.dtype == torch.bfloat16 else PreparedDecoder(model)
+        runner = Runner(prepared, slots, Shapes(), NativeDecoder(prepared, precision) if compiled else None)
         runner.cache.reserve(64 + count)
         prompts = [Prompt(tuple((3 * s + i) % VOCAB for i in range(1 + 5 * s % 40))) for s in range(slots)]
         lengths = np.array([len(p.token_ids) for p in prompts])
@@ -116,30 +171,47 @@ def test_it_is_as_near_to_exact_arithmetic_as_the_fallback() -> None:
 
 
 def steps_in_double(model: Decoder, slots: int, count: int) -> list[torch.Tensor]:
-    import copy
-
     return steps(copy.deepcopy(model).double(), compiled=False, slots=slots, count=count)
 
 
+@needs_bfloat16
+@pytest.mark.parametrize("shape", BFLOAT16_SHAPES)
+def test_bfloat16_errs_by_its_rounding_and_no_more(shape: str) -> None:
+    """Against float64: a smaller error than that of PyTorch with all its numbers in bfloat16."""
+    model = decoder_of(**BFLOAT16_SHAPES[shape])
+    exact = [torch.log_softmax(x, -1) for x in steps_in_double(model, 13, 20)]
+    ours = steps(model, compiled=True, slots=13, count=20, precision="bfloat16")
+    rounded = copy.deepcopy(model).bfloat16()
+    theirs = steps(rounded, compiled=False, slots=13, count=20)
+    mine, peers = (
+        np.mean(
+            [float((torch.log_softmax(x.double(), -1) - e).abs().mean()) for x, e in zip(found, exact, strict=True)]
+        )
+        for found in (ours, theirs)
+    )
+    assert 0 < mine < peers
+
+
+@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
 @pytest.mark.parametrize("slots", [1, 5, 12, 13, 64])
-def test_slots_order_and_neighbours_change_no_bit(slots: int) -> None:
+def test_slots_order_and_neighbours_change_no_bit(slots: int, precision: str) -> None:
     asked = mixed_requests()
-    expected = by_id(LocalEngine(quickstart(), slots=64, native=True).generate(asked))
+    expected = by_id(LocalEngine(quickstart(), slots=64, native=precision).generate(asked))
     random.Random(slots).shuffle(asked)
-    for sample in LocalEngine(quickstart(), slots=slots, native=True).generate(asked[: 8 * slots]):
+    for sample in LocalEngine(quickstart(), slots=slots, native=precision).generate(asked[: 8 * slots]):
         assert sample == expected[sample.request_id]
 
 
 def test_parameters_that_change_in_place_are_taken_over() -> None:
     model = model_of(**SMALL)
-    engine = LocalEngine(model, slots=4, native=True)
+    engine = LocalEngine(model, slots=4, native="float32")
     engine.generate(mixed_requests(2, 2)[:2])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(1.1)
     engine.load_weights(1)
     asked = mixed_requests(3, 2)[:4]
-    fresh = by_id(LocalEngine(model, slots=4, native=True, policy_version=1).generate(asked))
+    fresh = by_id(LocalEngine(model, slots=4, native="float32", policy_version=1).generate(asked))
     for sample in engine.generate(asked):
         assert sample == fresh[sample.request_id]
 
@@ -167,11 +239,29 @@ def test_scores_that_are_not_numbers_are_seen(damage: float) -> None:
 
 def test_what_cannot_be_compiled_is_refused() -> None:
     with pytest.raises(EngineError, match="only small float32"):
-        LocalEngine(model_of(**SMALL).bfloat16(), native=True)
+        LocalEngine(model_of(**SMALL).bfloat16(), native="float32")
     with pytest.raises(EngineError, match="head_dim is 12"):
-        LocalEngine(model_of(**{**SMALL, "head_dim": 12}), native=True)
+        LocalEngine(model_of(**{**SMALL, "head_dim": 12}), native="float32")
     with pytest.raises(EngineError, match="only torch"):
-        LocalEngine(model_of(**SMALL).double(), native=True)
+        LocalEngine(model_of(**SMALL).double(), native="float32")
+    with pytest.raises(EngineError, match="native is 'float16': expected off, float32 or bfloat16"):
+        LocalEngine(small(), native="float16")
+
+
+@needs_bfloat16
+def test_bfloat16_needs_whole_blocks() -> None:
+    with pytest.raises(EngineError, match="head_dim is 16, expected 32, 64, 128"):
+        LocalEngine(small(), native="bfloat16")
+
+
+def test_bfloat16_is_refused_where_the_processor_lacks_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Without:
+        def __getattr__(self, name: str) -> Any:
+            return (lambda: 0) if name == "has_bfloat16" else getattr(library(), name)
+
+    monkeypatch.setattr(native, "library", lambda: Without())
+    with pytest.raises(EngineError, match=r"no bfloat16 matrix products.*use float32"):
+        LocalEngine(wide(), native="bfloat16")
 
 
 def test_a_missing_or_failing_compiler_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
@@ -180,12 +270,12 @@ def test_a_missing_or_failing_compiler_is_named(monkeypatch: pytest.MonkeyPatch,
     try:
         monkeypatch.setenv("CXX", "no-such-compiler")
         with pytest.raises(EngineError, match="install g"):
-            LocalEngine(small(), native=True)
+            LocalEngine(small(), native="float32")
         monkeypatch.delenv("CXX")
         monkeypatch.setattr(native, "SOURCE", tmp_path / "broken.cpp")
         (tmp_path / "broken.cpp").write_text("int decode(", encoding="utf-8")
         with pytest.raises(EngineError, match="could not build"):
-            LocalEngine(small(), native=True)
+            LocalEngine(small(), native="float32")
         assert not list(tmp_path.rglob("*.so"))
     finally:
         library.cache_clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -27,3 +27,12 @@ class Settings(BaseModel):
     """Frozen, and every key it does not know is refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+def _switch(value: Any) -> Any:
+    return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
+
+
+# What runs in C++, by the type of its products. true is "auto": bfloat16 where the processor has it (AMX), else
+# float32.
+Native = Annotated[Literal["off", "auto", "float32", "bfloat16"], BeforeValidator(_switch)]

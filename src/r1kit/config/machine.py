@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from r1kit.config.errors import ConfigError
+from r1kit.config.generate import GenerateSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.schema import DType, EvaluateSettings, Recipe
 from r1kit.config.stage import CompiledSettings
@@ -72,10 +73,13 @@ def _with_native(stage: Any, native: str) -> Any:
     changes: dict[str, Any] = {}
     if isinstance(stage, CompiledSettings):
         changes["native"] = resolve_native(stage.native if "native" in stage.model_fields_set else native)
-    if isinstance(stage, EvaluateSettings) and "native" not in stage.model_fields_set:
-        changes["native"] = native != "off"
-    if isinstance(stage, RLSettings) and "native" not in stage.engine.model_fields_set:
-        changes["engine"] = stage.engine.model_copy(update={"native": native != "off"})
+    if isinstance(stage, EvaluateSettings):
+        # A stage that measures computes as the saved weights are, whatever the policy was trained with.
+        measured = stage.native if "native" in stage.model_fields_set else "off" if native == "off" else "float32"
+        changes["native"] = resolve_native(measured)
+    if isinstance(stage, RLSettings | GenerateSettings):
+        own = stage.engine.native if "native" in stage.engine.model_fields_set else native
+        changes["engine"] = stage.engine.model_copy(update={"native": resolve_native(own)})
     return stage.model_copy(update=changes)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from r1kit.config.fields import Count, Natural, NonNegative, Positive, Settings, Share
+from r1kit.config.fields import Count, Native, Natural, NonNegative, Positive, Settings, Share
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -121,6 +121,6 @@ class EngineSettings(Settings):
     deterministic: bool = Field(
         False, description="batching, slots and neighbours never change what is sampled, bitwise"
     )
-    native: bool = Field(
-        False, description="decode in C++, compiled once on this machine: small float32 models on a CPU; needs g++"
+    native: Native = Field(
+        "off", description="decode in C++, compiled once on this machine: small float32 models on a CPU; needs g++"
     )

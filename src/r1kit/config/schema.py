@@ -12,14 +12,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from r1kit.config.corpus import CorpusSettings
-from r1kit.config.fields import Count, Natural, Positive, Settings
+from r1kit.config.fields import Count, Native, Natural, Positive, Settings
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.preference import PreferenceSettings
 from r1kit.config.reward_model import RewardModelSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.sandbox import SandboxSettings
-from r1kit.config.stage import CompiledSettings, Decay, DType, Native, StageSettings
+from r1kit.config.stage import CompiledSettings, Decay, DType, StageSettings
 from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import AnyTask
 
@@ -72,7 +72,7 @@ class EvaluateSettings(StageSettings, EvalSettings):
     model: str = Field(description="model to measure: ${stage}, or a checkpoint directory")
     top_k: Natural = Field(0, description="0 is off")
     deterministic: bool = Field(False, description="see engine.deterministic")
-    native: bool = Field(False, description="see engine.native")
+    native: Native = Field("off", description="see engine.native")
     slots: Count = Field(256, description="responses decoded at a time, per process")
 
 

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from r1kit.config.fields import Count, Natural, NonNegative, Settings
+from r1kit.config.fields import Count, Native, Natural, NonNegative, Settings
 from r1kit.config.parts import OptimizerSettings, TrainingEvalSettings
 
 DType = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["linear", "cosine", "constant"]
-
-
-def _switch(value: Any) -> Any:
-    return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
-
-
-# true is "auto": bfloat16 products where the processor has them (AMX), else float32.
-Native = Annotated[Literal["off", "auto", "float32", "bfloat16"], BeforeValidator(_switch)]
 
 
 class StageSettings(Settings):

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from r1kit.engines.base import EngineBase
 from r1kit.engines.invariance import Model, Shapes, settle
-from r1kit.engines.native import NativeDecoder
+from r1kit.engines.native import PRECISIONS, NativeDecoder
 from r1kit.engines.prepared import PreparedDecoder, prepare
 from r1kit.engines.protocol import EngineError, SamplingParams, TokenEvent
 from r1kit.engines.runner import Runner
@@ -76,7 +76,8 @@ class LocalEngine(EngineBase):
     slots: responses that run at once. max_length: longest prompt plus response; the cache grows towards it as
     requests ask for it (default: the model's own limit). tokenizer: needed for stop strings only.
     deterministic: batching, slots and neighbours never change what is sampled, bit for bit; `determinism`
-    says by which shapes, which are measured when the engine is made.
+    says by which shapes, which are measured when the engine is made. native: decode in C++ with products of
+    "float32" or "bfloat16", or "off".
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class LocalEngine(EngineBase):
         slots: int = 128,
         max_length: int | None = None,
         deterministic: bool = True,
-        native: bool = False,
+        native: str = "off",
         policy_version: int = 0,
     ) -> None:
         if slots < 1:
@@ -100,7 +101,7 @@ class LocalEngine(EngineBase):
         self._prepared = prepare(model)
         self.shapes = settle(self._prepared) if deterministic else Shapes()
         with torch.inference_mode():
-            self._native = self._compiled() if native else None
+            self._native = None if native == "off" else self._compiled(native)
             self._runner = Runner(self._prepared, slots, self.shapes, self._native)
             if not self.shapes.padding:
                 self._runner.cache.reserve(self.max_length)
@@ -112,15 +113,17 @@ class LocalEngine(EngineBase):
             merge_positions=_MERGE_BYTES.get(device, 0) // cache.bytes_per_position,
             refill_slots=int(slots * _REFILL.get(device, 1 / 8)),
         )
-        self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device, native=native)
+        self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device, native=self._native is not None)
         self._prefixes: dict[Prompt, Prefix] = {}
         self._logits: Tensor | None = None  # of the next token of every running response [running, V]
         self.statistics = EngineStatistics()
 
-    def _compiled(self) -> NativeDecoder:
+    def _compiled(self, precision: str) -> NativeDecoder:
+        if precision not in PRECISIONS:
+            raise EngineError(f"native is {precision!r}: expected off, {' or '.join(PRECISIONS)}")
         if not isinstance(self._prepared, PreparedDecoder):
             raise EngineError("engine.native: only small float32 decoders on the CPU are compiled; turn it off")
-        return NativeDecoder(self._prepared)
+        return NativeDecoder(self._prepared, precision)
 
     @property
     def deterministic(self) -> bool:
@@ -130,7 +133,10 @@ class LocalEngine(EngineBase):
     def determinism(self) -> str:
         """By which shapes results are independent of the batch, in words."""
         described = self.shapes.describe()
-        return described if self._native is None else f"decoding in C++, each row on its own; prompts: {described}"
+        if self._native is None:
+            return described
+        name = str(self._native.dtype).removeprefix("torch.")
+        return f"decoding in C++, {name}, each row on its own; prompts: {described}"
 
     @property
     def cache_bytes(self) -> int:

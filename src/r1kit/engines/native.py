@@ -1,8 +1,9 @@
 """The decoding pass of a small decoder as one C++ call: built on request, the same numbers to rounding.
 
-`decode.cpp` beside this file is built by `models/native/build.py`. Prompts still run through PyTorch. `PreparedDecoder`
-is the fallback and the oracle (tests/engines/test_native.py). A row's result never depends on its neighbours, so this
-form is deterministic by construction.
+`decode.cpp` beside this file is built by `models/native/build.py`. In float32 it equals PyTorch to rounding; in
+bfloat16, which needs AMX, weights, cache and the factors of products are rounded and every sum is float32. Prompts
+still run through PyTorch. `PreparedDecoder` is the fallback and the oracle (tests/engines/test_native.py). A row's
+result never depends on its neighbours, so this form is deterministic by construction.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from r1kit.engines.protocol import EngineError
 from r1kit.models.native.build import BuildError, build, turns
 
 SOURCE = Path(__file__).with_name("decode.cpp")
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_BLOCK = 32  # rows and columns of one block in products.h
+_WIDEST = 8  # vectors of one head that attention in decode.cpp knows
 
 
 class _Layer(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_void_p) for name in ("qkv", "qkv_bias", "head_gains", "output", "gate_up", "down")]
+    _fields_ = [(name, ctypes.c_void_p) for name in ("qkv", "output", "gate_up", "down", "qkv_bias", "head_gains")]
 
 
 class _Model(ctypes.Structure):
@@ -44,12 +48,17 @@ class _Model(ctypes.Structure):
 class NativeDecoder:
     """One more token for slots 0..n-1, over weights that `PreparedDecoder` has laid out (float32, on the CPU)."""
 
-    def __init__(self, prepared: PreparedDecoder) -> None:
+    def __init__(self, prepared: PreparedDecoder, precision: str = "float32") -> None:
         self._library = library()
-        self._panel = int(self._library.panel_width())
-        reason = unsupported(prepared, int(self._library.vector_width()))
+        self.dtype = PRECISIONS[precision]
+        half = self.dtype == torch.bfloat16
+        self._panel = _BLOCK if half else int(self._library.panel_width())
+        self._pass = self._library.decode_bfloat16 if half else self._library.decode
+        reason = unsupported(prepared, _BLOCK if half else int(self._library.vector_width()))
+        if half and not self._library.has_bfloat16():
+            reason = "this processor has no bfloat16 matrix products (AMX): use float32"
         if reason:
-            raise EngineError(f"engine.native: {reason}; turn it off for this model")
+            raise EngineError(f"engine.native: {reason}; or turn it off for this model")
         self.prepared = prepared
         self._scratch = torch.empty(0)
         self._kept: list[Tensor] = []
@@ -87,6 +96,8 @@ class NativeDecoder:
     def _panels(self, matrix_KN: Tensor) -> Tensor:
         """[K, N] as [N / panel, K, panel], zeros behind the last column: what one tile reads."""
         depth, columns = matrix_KN.shape
+        if self.dtype == torch.bfloat16:
+            return _bfloat16_panels(matrix_KN)
         wide = torch.nn.functional.pad(matrix_KN, (0, -columns % self._panel))
         return wide.view(depth, -1, self._panel).transpose(0, 1).contiguous()
 
@@ -97,9 +108,9 @@ class NativeDecoder:
         if needed > self._scratch.numel():
             self._scratch = torch.empty(needed)
         vocab = self.prepared.config.vocab_size
-        logits = torch.empty(n, -(-vocab // self._panel) * self._panel)
+        logits = torch.empty(_whole(n), _whole(vocab))
         ids, places = np.ascontiguousarray(token_ids, np.int64), np.ascontiguousarray(positions, np.int64)
-        failed = self._library.decode(
+        failed = self._pass(
             model,
             n,
             ids.ctypes.data,
@@ -112,7 +123,21 @@ class NativeDecoder:
         )
         if failed:
             raise AssertionError("decode.cpp refused a shape that `unsupported` let through")
-        return logits[:, :vocab]
+        return logits[:n, :vocab]
+
+
+def _whole(n: int) -> int:
+    return -(-n // _BLOCK) * _BLOCK
+
+
+def _bfloat16_panels(matrix_KN: Tensor) -> Tensor:
+    """[K, N] as products.h wants it: panels of 32 columns; in each, for 32 depths after another, two tiles of 16
+    columns, [16 pairs of depths, 16 columns, 2]; zeros behind the last row and column.
+    """
+    depth, columns = matrix_KN.shape
+    padded = torch.nn.functional.pad(matrix_KN, (0, -columns % _BLOCK, 0, -depth % _BLOCK)).bfloat16()
+    tiles = padded.view(-1, 16, 2, _whole(columns) // _BLOCK, 2, 16)  # depths: block, pair, one of it; columns alike
+    return tiles.permute(3, 0, 4, 1, 5, 2).contiguous()
 
 
 def draw(logits_nV: Tensor, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -136,15 +161,16 @@ def draw(logits_nV: Tensor, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return tokens, probabilities
 
 
-def unsupported(prepared: PreparedDecoder, vector: int) -> str | None:
-    """Why a model cannot run natively, or None."""
+def unsupported(prepared: PreparedDecoder, unit: int) -> str | None:
+    """Why a model cannot run natively, or None; `unit`: numbers that are worked on at a time."""
     config = prepared.config
     if prepared.decoder.embedding.dtype != torch.float32:
         return f"weights are {prepared.decoder.embedding.dtype}, only torch.float32 is compiled"
-    if config.head_dim // vector not in (1, 2, 4, 8) or config.head_dim % vector:
-        return f"head_dim is {config.head_dim}, expected {vector}, {2 * vector}, {4 * vector} or {8 * vector} here"
-    if config.intermediate_size % vector:
-        return f"intermediate size is {config.intermediate_size}, expected a multiple of {vector} here"
+    widths = [unit * times for times in (1, 2, 4, 8) if unit * times <= _WIDEST * int(library().vector_width())]
+    if config.head_dim not in widths:
+        return f"head_dim is {config.head_dim}, expected {', '.join(map(str, widths))} here"
+    if config.intermediate_size % unit:
+        return f"intermediate size is {config.intermediate_size}, expected a multiple of {unit} here"
     return None
 
 
@@ -159,6 +185,7 @@ def library() -> ctypes.CDLL:
     loaded.scratch_size.restype = number
     loaded.scratch_size.argtypes = [pointer, number, number]
     loaded.decode.argtypes = [pointer, number, pointer, pointer, pointer, number, number, pointer, pointer]
+    loaded.decode_bfloat16.argtypes = loaded.decode.argtypes
     loaded.draw.restype = None
     loaded.draw.argtypes = [number, number, number, pointer, pointer, pointer, pointer]
     for name in ("panel_width", "vector_width"):

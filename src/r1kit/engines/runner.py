@@ -31,7 +31,7 @@ class Runner:
             slots=slots,
             kv_heads=config.num_kv_heads,
             head_dim=config.head_dim,
-            dtype=parameter.dtype,
+            dtype=parameter.dtype if native is None else native.dtype,
             device=parameter.device,
         )
         rows = self._padded(slots)

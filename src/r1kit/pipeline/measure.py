@@ -58,7 +58,7 @@ def measure_model(
     return evaluation.to_json()
 
 
-def open_engine(model: Path, *, dtype: str, slots: int, deterministic: bool, native: bool = False) -> LocalEngine:
+def open_engine(model: Path, *, dtype: str, slots: int, deterministic: bool, native: str = "off") -> LocalEngine:
     """The local engine over the checkpoint `model`; `dtype` is resolved."""
     from r1kit.engines.local import LocalEngine
     from r1kit.models.loading import load_model, load_tokenizer

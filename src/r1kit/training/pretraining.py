@@ -54,7 +54,7 @@ def pretrain(
         keep_checkpoints=settings.keep_checkpoints,
         native=settings.native,
     )
-    engine = LocalEngine(session.model, tokenizer, native=settings.native != "off")
+    engine = LocalEngine(session.model, tokenizer, native=settings.native)
     held_out = HeldOut(
         settings.evaluate, stage, task, engine, tokenizer, seed, world, recorder, session.state.get("held_out")
     )

@@ -7,6 +7,11 @@
 
 #include "vectors.h"
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 constexpr int64_t BLOCK = 32;
 static inline int64_t whole(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK; }
 
@@ -241,3 +246,15 @@ static void product(int64_t rows, int64_t panels, int64_t depth, const bf16* a, 
     }
 }
 #endif
+
+extern "C" {
+
+// 1 where the process may use bfloat16 products (Linux grants the tiles on request).
+int has_bfloat16() {
+#if defined(R1KIT_BF16) && defined(__linux__)
+  return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
+#else
+  return 0;
+#endif
+}
+}

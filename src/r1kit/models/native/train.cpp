@@ -10,11 +10,6 @@
 
 #include "attention.h"
 
-#if defined(R1KIT_BF16) && defined(__linux__)
-#include <sys/syscall.h>
-#include <unistd.h>
-#endif
-
 // to = x / sqrt(mean(x^2) + eps) over `width` values (the rest are zeros); returns the factor.
 template <class E>
 static float normalise(const float* x, int64_t width, int64_t padded, float eps, E* to) {
@@ -475,15 +470,6 @@ static void run_backward(const Model& m, const Batch& b, char* packed, char* sav
 }
 
 extern "C" {
-
-// 1 where the process may use bfloat16 products (Linux grants the tiles on request).
-int has_bfloat16() {
-#if defined(R1KIT_BF16) && defined(__linux__)
-  return syscall(SYS_arch_prctl, 0x1023 /* ARCH_REQ_XCOMP_PERM */, 18 /* tile data */) == 0;
-#else
-  return 0;
-#endif
-}
 
 #if defined(R1KIT_BF16)
 #define R1KIT_CALL(function, ...) \
