@@ -22,9 +22,11 @@ from r1kit.sandbox.syscalls import (
     FCNTL,
     IOCTL,
     KILL,
-    NEW_NAMESPACES,
     NEWEST,
     REFUSED,
+    REFUSED_CLONES,
+    SIGACTION,
+    SIGCHLD,
     SIGNALS,
     program_filter,
 )
@@ -32,7 +34,7 @@ from r1kit.sandbox.syscalls import (
 from .filter_machine import run_filter
 
 MACHINES = list(AUDIT)
-REFUSE, ABSENT = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS
+REFUSE, ABSENT, AS_IF_DONE = ERRNO | errno.EPERM, ERRNO | errno.ENOSYS, ERRNO
 HEADERS = {
     "x86_64": [Path("/usr/include/x86_64-linux-gnu/asm/unistd_64.h"), Path("/usr/include/asm/unistd_64.h")],
     "aarch64": [Path("/usr/include/asm-generic/unistd.h")],
@@ -93,8 +95,10 @@ def test_arguments_decide(machine: str) -> None:
     thread_flags = 0x003D0F00
     assert answer(CLONE[machine], thread_flags) == ALLOW
     for bit in range(32):
-        if NEW_NAMESPACES >> bit & 1:
+        if REFUSED_CLONES >> bit & 1:
             assert answer(CLONE[machine], thread_flags | 1 << bit) == REFUSE
+    assert answer(SIGACTION[machine], SIGCHLD, 0) == answer(SIGACTION[machine], SIGCHLD + 1, 7) == ALLOW
+    assert answer(SIGACTION[machine], SIGCHLD, 7) == answer(SIGACTION[machine], SIGCHLD, 7 << 32) == AS_IF_DONE
     assert answer(IOCTL[machine], 0, 0x5401) == ALLOW
     assert answer(IOCTL[machine], 0, 0x5412) == REFUSE  # TIOCSTI
     assert answer(FCNTL[machine], 0, 2) == ALLOW
@@ -139,7 +143,7 @@ def test_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
     column = MACHINES.index(machine)
     ours = {name: pair[column] for name, pair in REFUSED.items()} | {"clone3": CLONE3, "clone": CLONE[machine]}
     ours |= {name: pair[column] for name, (pair, _) in SIGNALS.items()}
-    ours |= {"ioctl": IOCTL[machine], "fcntl": FCNTL[machine]}
+    ours |= {"ioctl": IOCTL[machine], "fcntl": FCNTL[machine], "rt_sigaction": SIGACTION[machine]}
     compared = {name: number for name, number in ours.items() if name in numbers and number is not None}
     assert compared == {name: numbers[name] for name in compared}
     assert len(compared) > 0.9 * sum(number is not None for number in ours.values())

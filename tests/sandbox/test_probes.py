@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -133,6 +134,62 @@ def test_fork_bomb(isolated: CellPool) -> None:
     # Without a process namespace the bomb is ended when it is counted, else when its CPU time is used up.
     assert result.status in (("failed", "cpu_limit") if isolated.tier == "landlock" else ("cpu_limit",)), result
     assert_unharmed(isolated)
+
+
+STORMS = {
+    "orphans": """
+        for _ in range(200):
+            child = os.fork()
+            if not child:
+                if not os.fork(): burn()
+                os._exit(0)
+            os.waitpid(child, 0)
+            time.sleep(0.012)  # dead before anybody looks
+    """,
+    "waited for": """
+        for _ in range(200):
+            child = os.fork()
+            if not child: burn()
+            os.waitpid(child, 0)
+    """,
+    "ignored": """
+        import signal
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        for _ in range(200):
+            if not os.fork(): burn()
+            time.sleep(0.012)
+    """,
+    "brothers": """
+        import ctypes
+        for _ in range(200):
+            child = ctypes.CDLL(None, use_errno=True).syscall({"x86_64": 56, "aarch64": 220}[os.uname().machine],
+                                                              0x8000 | 17, 0, 0, 0, 0)
+            if child < 0: raise OSError(ctypes.get_errno(), "clone")
+            if not child: burn()
+            time.sleep(0.012)
+    """,
+}
+
+
+@pytest.mark.parametrize("storm", STORMS)
+def test_a_storm_of_short_children_is_counted(isolated: CellPool, storm: str) -> None:
+    """Two hundred children of 10 ms each, against a limit of 0.2 s: at most a tenth of them may have had their time."""
+    burn = """
+        import os, time
+        def burn():
+            end = time.process_time() + 0.01
+            while time.process_time() < end: pass
+            os.write(3, b"x")
+            os._exit(0)
+    """
+    source = textwrap.dedent(burn) + textwrap.dedent(STORMS[storm])
+    result = isolated.run(python(source, limits=Limits(cpu_seconds=0.2, processes=16)))
+    if storm in ("orphans", "waited for"):
+        assert result.status == "cpu_limit", result
+    else:
+        # Children that nobody waits for stay as dead entries, up to the number allowed; brothers are refused.
+        assert result.status == "failed", result
+    assert len(result.reply) <= 40, result
 
 
 def test_memory_bomb(isolated: CellPool) -> None:

@@ -25,7 +25,9 @@ class SandboxLimits(Settings):
     def changes(self) -> dict[str, float | int]:
         """The limits that are set, in the words of `r1kit.sandbox.Limits`, which counts bytes."""
         stated = self.model_dump(exclude_none=True)
-        return {name.replace("_mb", "_bytes"): value * MIB if "_mb" in name else value for name, value in stated.items()}
+        return {
+            name.replace("_mb", "_bytes"): value * MIB if "_mb" in name else value for name, value in stated.items()
+        }
 
 
 class SandboxSettings(Settings):

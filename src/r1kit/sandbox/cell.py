@@ -42,12 +42,15 @@ class Cell:
         self.single, self._number, self._sending = launch.single, 0, threading.Lock()
         self._wire, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the cell)
+        owner = os.pidfd_open(os.getpid())
         with theirs:
-            # No --die-with-parent: that signal follows the thread that started us. The cell ends when its wire does.
+            # No --die-with-parent: that signal follows the thread that started us. The cell ends when its wire does or,
+            # should a forked child of ours hold that open, when this process does.
             self._process: subprocess.Popen[bytes] = subprocess.Popen(
-                launch.command, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self._errors,
-                cwd="/", env=ENVIRONMENT, start_new_session=True, **user_options(),
+                (*launch.command, str(owner)), stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=self._errors,
+                cwd="/", env=ENVIRONMENT, start_new_session=True, pass_fds=(owner,), **user_options(),
             )  # fmt: skip
+        os.close(owner)
         try:
             self._wire.settimeout(_START_SECONDS)
             message = json.dumps(first_message(launch)).encode()

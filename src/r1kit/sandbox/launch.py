@@ -36,10 +36,12 @@ _MODULES += ("inside.zygote", "inside.supervisor", "inside.root", "inside.start"
 _BOOT = """
 import sys
 sys.path.remove("")
-import json, os, socket, types
+import json, os, select, socket, types
+owner = int(sys.argv[1])
 def take(size):
     data = b""
     while len(data) < size:
+        if owner in select.select([0, owner], [], [])[0]: sys.exit(3)
         part = os.read(0, size - len(data))
         if not part: sys.exit(3)
         data += part
@@ -51,7 +53,7 @@ for name, text in order["modules"]:
     parent, _, leaf = name.rpartition(".")
     if parent: setattr(sys.modules[parent], leaf, module)
     exec(compile(text, name, "exec"), module.__dict__)
-sys.modules["r1kit.sandbox.inside.start"].start(order["settings"])
+sys.modules["r1kit.sandbox.inside.start"].start(order["settings"], owner)
 """
 
 

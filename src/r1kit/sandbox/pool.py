@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
@@ -12,6 +13,7 @@ from r1kit.sandbox.cell import Cell, CellLost
 from r1kit.sandbox.protocol import Job, Result
 
 _ATTEMPTS = 6
+_BELIEVED = 4  # ends by SIGKILL in runs of one job before that is the program's own doing
 
 
 def check_job(job: Job) -> None:
@@ -51,7 +53,7 @@ class CellPool:
         return self._run(job, _Turn())
 
     def _run(self, job: Job, turn: _Turn) -> Result:
-        trouble = ""
+        trouble, killed = "", 0
         for _ in range(_ATTEMPTS):
             with self._slots:
                 try:
@@ -59,9 +61,18 @@ class CellPool:
                 except CellLost as error:
                     trouble = str(error)
                     continue
-            if result.status != "sandbox_failed" or turn.cancelled:
+            if turn.cancelled:
                 return result
-            trouble = result.detail
+            if result.status == "failed" and result.signal == signal.SIGKILL:
+                # By itself, or by somebody outside (an administrator, a kernel short of memory)? Who does it to itself
+                # does it again.
+                killed, trouble = killed + 1, "the program was killed from outside"
+                if killed == _BELIEVED:
+                    return result
+            elif result.status != "sandbox_failed":
+                return result
+            else:
+                trouble = result.detail
         return Result("sandbox_failed", detail=f"{trouble} (tried {_ATTEMPTS} times)")
 
     def _attempt(self, job: Job, turn: _Turn) -> Result:

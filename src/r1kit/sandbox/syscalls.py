@@ -107,6 +107,11 @@ REFUSED_IOCTLS = (0x5412, 0x8901, 0x8902)
 REFUSED_FCNTLS = (8, 15, 10)  # F_SETOWN, F_SETOWN_EX, F_SETSIG: the same for pipes
 # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET. NEWTIME (0x80) is a signal number in clone's low byte.
 NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x10000000 | 0x20000000 | 0x40000000
+# CLONE_PARENT: a brother instead of a child, out of the tree that is watched.
+REFUSED_CLONES = NEW_NAMESPACES | 0x00008000
+# Answered "done" and not done: a program that ignored SIGCHLD would have children that vanish with their CPU time.
+SIGACTION = {"x86_64": 13, "aarch64": 134}
+SIGCHLD = 17
 # Calls that signal a process: name -> (numbers, which argument is the process)
 SIGNALS = {
     "kill": ((62, 129), 0),
@@ -152,6 +157,7 @@ def program_filter(machine: str, *, protected: tuple[int, ...] = (), only_itself
     program.jump_if_equal(CLONE[machine], then="clone")
     program.jump_if_equal(IOCTL[machine], then="ioctl")
     program.jump_if_equal(FCNTL[machine], then="fcntl")
+    program.jump_if_equal(SIGACTION[machine], then="sigaction")
     if protected or only_itself is not None:
         for name, (numbers_of, argument) in SIGNALS.items():
             program.jump_if_equal(numbers_of[column], then=f"argument{argument}" if name != "kill" else "kill_call")
@@ -164,9 +170,19 @@ def program_filter(machine: str, *, protected: tuple[int, ...] = (), only_itself
     program.answer(ERRNO | errno.EPERM)
     program.label("clone")
     program.load(ARGUMENTS)
-    program.mask(NEW_NAMESPACES)
+    program.mask(REFUSED_CLONES)
     program.jump_if_equal(0, otherwise="refuse_late")
     program.answer(ALLOW)
+    program.label("sigaction")
+    program.load(ARGUMENTS)
+    program.jump_if_equal(SIGCHLD, otherwise="allow")
+    for half in (0, 4):  # without a new action it is a question
+        program.load(ARGUMENTS + 8 + half)
+        program.jump_if_equal(0, otherwise="as if done")
+    program.label("allow")
+    program.answer(ALLOW)
+    program.label("as if done")
+    program.answer(ERRNO | 0)
     program.label("ioctl")
     program.load(ARGUMENTS + 8)
     for request in REFUSED_IOCTLS:

@@ -112,7 +112,6 @@ PROGRAMS = {
         "    def size(self): return 1 + (self.left is not None)\n"
         "def f(t): return t.value + (f(t.left) if t.left else 0)",
     ),
-    "function returned": ("add = f(2)\nassert add(3) == 5", "def f(a): return lambda b: a + b"),
     "raises": (
         "try:\n    f(-1)\nexcept ValueError as e:\n    assert 'minus' in str(e)\n"
         "else:\n    assert False\nassert f(1) == 1",
@@ -141,6 +140,92 @@ def test_what_test_programs_do(name: str, sandbox: Sandbox) -> None:
     )
     assert not broken.passed
     assert not broken.skipped
+
+
+YES = """
+class Yes:
+    def __getattr__(self, name):
+        return lambda *a, **k: True
+    def __call__(self, *a, **k):
+        return True
+"""
+STACK = "class Stack:\n    def push(self, x): self.top = x\n    def pop(self): return self.top\n"
+RECORD = """
+class Record:
+    limit = 3
+    def __init__(self, v): self.v = v
+    def holds(self, v): return self.v == v
+"""
+TELLING = {
+    "a method of text": "assert f(1).startswith('x')",
+    "a method of lists": "assert f(1).count(7)",
+    "a property of the test's own": "x = f(1)\nfor _ in range(2):\n    assert x.endswith('y') and x.index('x') is True",
+    "a method of the problem's record": "assert f(1).holds(7)",
+}
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_an_object_is_not_asked_in_the_place_of_data(name: str, sandbox: Sandbox) -> None:
+    """Neither may it say yes, nor may it be told what the test expects: the right answer is in no job of its own."""
+    problem = asserted(TELLING[name], prelude=RECORD)
+    hack = YES + "def f(n): return Yes()\n"
+    assert (verdict := judge_code(hack, problem, sandbox)).reason == "wrong", verdict
+    told = (
+        "import sys, gc\ndef f(n):\n    text = [x for x in gc.get_objects() if type(x) is list and x[:1] == ['call']]\n"
+    )
+    told += "    return 'xy' if \"'x'\" in str(text) or '7' in str(text) else ''\n"
+    assert judge_code(told, problem, sandbox).reason == "wrong"
+
+
+def test_the_right_data_is_asked_here(sandbox: Sandbox) -> None:
+    assert judge_code("def f(n): return 'xyz'", asserted("assert f(1).startswith('x')"), sandbox).correct
+    assert judge_code("def f(n): return [7]", asserted("assert f(1).count(7)"), sandbox).correct
+
+
+@pytest.mark.parametrize(
+    ("program", "solution"),
+    [
+        ("add = f(2)\nassert add(3) == 5", "def f(a): return lambda b: a + b"),
+        ("assert f(1).has(5)", "class A:\n    def has(self, x): return x == 5\ndef f(n): return A()"),
+        ("s = Stack()\ns.push(3)\nassert s.pop() == 3", STACK + "def f(n): pass"),
+    ],
+)
+def test_values_go_into_a_candidates_objects_only_by_name(program: str, solution: str, sandbox: Sandbox) -> None:
+    verdict = judge_code(solution, asserted(program), sandbox)
+    assert (verdict.outcome, verdict.reason) == ("skip", "gold_invalid")
+    report = report_code(solution, asserted(program), sandbox)
+    assert "trust_objects" in report.detail
+    assert judge_code(solution, replace(asserted(program), trust_objects=True), sandbox).correct
+
+
+def test_a_class_that_is_the_entry_point_is_asked(sandbox: Sandbox) -> None:
+    problem = asserted("s = Stack()\ns.push(3)\nassert s.pop() == 3\nassert Stack() is not s", entry_point="Stack()")
+    assert judge_code(STACK, problem, sandbox).correct
+    assert judge_code(STACK.replace("self.top = x", "self.top = 4"), problem, sandbox).reason == "wrong"
+    method = asserted("assert Solution().f(2) == 4\ns = Solution()\nassert s.f(3) == 9", entry_point="Solution().f")
+    assert judge_code("class Solution:\n    def f(self, n): return n * n", method, sandbox).correct
+    yes = YES + "class Solution:\n    def f(self, n): return Yes()"
+    assert judge_code(yes, replace(method, assertions="assert Solution().f(2).count(4)"), sandbox).reason == "wrong"
+
+
+def test_a_record_cannot_bring_methods_of_its_own(sandbox: Sandbox) -> None:
+    """An attribute of a method's name would be called in its place: `type` as the value says yes to everything."""
+    problem = asserted("assert f(1).holds(7)", prelude=RECORD)
+    for shadow in ("holds", "__eq__", "__class__", "v.x"):
+        source = f"def f(n):\n    r = Record(1)\n    vars(r)[{shadow!r}] = bool\n    return r\n"
+        assert judge_code(source, problem, sandbox).reason == "wrong", shadow
+    assert judge_code("def f(n):\n    r = Record(7)\n    r.limit = 5\n    return r\n", problem, sandbox).correct
+
+
+def test_limits_that_a_call_meets_are_named(sandbox: Sandbox) -> None:
+    for source in (
+        "def f(n): return bytes(1 << 45)",
+        "def f(n): raise MemoryError",
+        "def f(n): return [open('main.py', 'a') for _ in range(1000)]",
+        "x = bytes(1 << 45)",
+    ):
+        assert judge_code(source, SQUARES, sandbox).reason == "over_limit", source
+    assert judge_code("def f(n): raise OSError('MemoryError')", SQUARES, sandbox).reason == "wrong"
 
 
 def test_names_of_the_test_are_answered_by_the_reference_not_by_the_candidate(sandbox: Sandbox) -> None:

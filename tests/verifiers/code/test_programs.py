@@ -21,6 +21,7 @@ from r1kit.verifiers.code import (
     BuildCache,
     Checker,
     CodeProblem,
+    CodeProblemError,
     Comparison,
     Language,
     LanguageError,
@@ -206,7 +207,9 @@ def test_a_broken_checker_scores_nobody(broken: str, sandbox: Sandbox) -> None:
         (Checker("print(1)", "python", answer="stdout"), 1.0),
         (Checker("print('False')", "python", answer="stdout"), 0.0),
         (Checker("print(0.25)", "python", answer="stdout"), 0.25),
-        (Checker("import sys\nsys.stderr.write('points 40')\nsys.exit(7)", "python"), 0.4),
+        (Checker("import sys\nsys.stderr.write('points 1')\nsys.exit(7)", "python", full_points=100), 0.01),
+        (Checker("import sys\nsys.stderr.write('points 1')\nsys.exit(7)", "python", full_points=1.0), 1.0),
+        (Checker("print(30)", "python", answer="stdout", full_points=40), 0.75),
         (
             Checker(
                 "import sys\nprint(int(open(sys.argv[1]).read() == '3 4\\n'))",
@@ -221,6 +224,62 @@ def test_a_broken_checker_scores_nobody(broken: str, sandbox: Sandbox) -> None:
 def test_points_and_dialects_of_checkers(checker: Checker, score: float, sandbox: Sandbox) -> None:
     problem = replace(FACTORS, checker=checker, scoring="partial")
     assert judge_code(ANY_FACTORS, problem, sandbox).score == pytest.approx(score)
+
+
+def test_points_without_a_scale_are_not_guessed_at(sandbox: Sandbox) -> None:
+    points = "import sys\nsys.stderr.write('points {}')\nsys.exit(7)"
+    verdict = judge_code(ANY_FACTORS, replace(FACTORS, checker=Checker(points.format(1), "python")), sandbox)
+    assert (verdict.outcome, verdict.reason) == ("skip", "gold_invalid")
+    for beyond in (101, -1):
+        checker = Checker(points.format(beyond), "python", full_points=100)
+        assert judge_code(ANY_FACTORS, replace(FACTORS, checker=checker), sandbox).reason == "voter_failed"
+    with pytest.raises(CodeProblemError, match="full_points is 0"):
+        Checker("print(1)", "python", full_points=0)
+
+
+def test_limits_that_a_program_meets_are_named(sandbox: Sandbox) -> None:
+    for source in (
+        "x = bytes(1 << 45)",
+        "open('big', 'w').write('x' * (80 << 20))",
+        "kept = [open('main.py') for _ in range(1000)]",
+        "import os\nwhile True:\n    if not os.fork(): __import__('time').sleep(100)",
+    ):
+        assert judge_code(source, SQUARES, sandbox).reason == "over_limit", source
+    assert judge_code("print(7)\nraise ValueError('MemoryError')", SQUARES, sandbox).reason == "wrong"
+
+
+@needs_cpp
+def test_limits_that_a_compiled_program_meets_are_named(sandbox: Sandbox, cache: BuildCache) -> None:
+    source = "#include <vector>\nint main() {{ std::vector<char> kept({size}); return kept[3]; }}"
+    problem = replace(SQUARES, language="cpp")
+    assert judge_code(source.format(size="1ul << 45"), problem, sandbox, cache=cache).reason == "over_limit"
+
+
+class KilledCompiler:
+    """A sandbox in which a part of the compiler is killed from outside, `times` times."""
+
+    tier = "killing"
+
+    def __init__(self, times: int) -> None:
+        self.inner, self.times = LocalSandbox(), times
+
+    def run(self, job: Job) -> Result:
+        if "main.cpp" in job.files and self.times > 0:
+            self.times -= 1
+            return Result("failed", exit_code=1, stderr=b"g++: fatal error: Killed signal terminated program cc1plus\n")
+        return self.inner.run(job)
+
+    def run_many(self, jobs: Sequence[Job], *, stop: Callable[[Result], bool] | None = None) -> list[Result]:
+        return self.inner.run_many(jobs, stop=stop)
+
+    def close(self) -> None: ...
+
+
+@needs_cpp
+def test_a_compiler_that_is_killed_is_not_the_source_that_does_not_parse(cache: BuildCache, tmp_path: Path) -> None:
+    problem = replace(SQUARES, language="cpp")
+    assert judge_code(CPP, problem, KilledCompiler(2), cache=cache).correct
+    assert judge_code(CPP, problem, KilledCompiler(99), cache=BuildCache(tmp_path / "b")).reason == "over_limit"
 
 
 @needs_cpp

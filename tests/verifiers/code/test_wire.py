@@ -185,5 +185,21 @@ def test_values_that_cost_more_than_their_length_are_refused() -> None:
     assert time.process_time() - start < 5
 
 
+def test_keys_may_cost_only_so_much_all_together() -> None:
+    """One tuple of a hundred thousand parts as the key of a hundred thousand entries: Python hashes it every time."""
+    part = {"root": [2], "heap": [["tuple", *range(100_000)], ["list"]]}
+    for tag, entries in (("dict", [x for i in range(50_000) for x in ([0], i)]), ("set", [[0]] * 50_000)):
+        hostile = {**part, "heap": [*part["heap"], [tag, *entries]]}
+        start = time.process_time()
+        with pytest.raises(wire.WireError, match="cost too much to hash"):
+            wire.decode(hostile)
+        assert time.process_time() - start < 2
+    long_number = {"root": [1], "heap": [["int", hex(1 << 4_000_000)], ["set", *([[0]] * 50_000)]]}
+    with pytest.raises(wire.WireError, match="cost too much to hash"):
+        wire.decode(long_number)
+    honest = {(i, str(i)): i for i in range(50_000)}
+    assert there_and_back(honest) == honest
+
+
 def test_shared_lists_cost_nothing_until_compared_with_something_finite() -> None:
     assert wire.decode(doubled("list", 60)) != [[1], [1]]

@@ -80,11 +80,6 @@ def fork() -> int:
     return process
 
 
-def ignore_children() -> None:
-    """Children vanish when they end, without being waited for (signal(SIGCHLD, SIG_IGN), past Python's own tables)."""
-    _process.signal(17, ctypes.c_void_p(1))
-
-
 def hide_memory() -> None:
     """No process of the same user may read or trace this one."""
     prctl(_PR_SET_DUMPABLE, 0)

@@ -1,7 +1,8 @@
 """The supervisor of one cell: takes orders from us, has the zygote fork a guard for each, watches, and reports.
 
-It is the first process of the cell where the cell has a process namespace, so the cell ends with it, and it ends when
-our end of the connection closes. It drains what the program writes (capped, so nothing blocks and nothing floods) and
+It is the first process of the cell where the cell has a process namespace, so the cell ends with it. It ends when our
+end of the connection closes, or when the process that opened it is gone: a child that this one forked may hold the
+connection open for long after. It drains what the program writes (capped, so nothing blocks and nothing floods) and
 looks at the tree's CPU time and memory every few milliseconds.
 """
 
@@ -26,7 +27,8 @@ _STREAMS = ("stdout", "stderr", "reply")
 _ALL_SEALS = 1 | 2 | 4 | 8  # no more seals, no shrinking, growing, writing
 
 
-def serve(wire: socket.socket, settings: dict[str, Any]) -> None:
+def serve(wire: socket.socket, owner: int, settings: dict[str, Any]) -> None:
+    """`owner`: a descriptor that is readable when the process that holds the other end has ended. Does not return."""
     kernel.hide_memory()
     if settings["drop_bounding_set"]:
         kernel.drop_bounding_set()
@@ -37,35 +39,59 @@ def serve(wire: socket.socket, settings: dict[str, Any]) -> None:
     if not process:
         ours.close()
         wire.close()
+        os.close(owner)
         ours_processes = () if settings["private"] else (os.getppid(), os.getpid())
         zygote.serve(theirs, settings | {"protected": ours_processes})
     theirs.close()
-    frames.send(wire, {"ready": True})
-    while True:
-        try:
+    try:
+        frames.send(wire, {"ready": True})
+        while True:
+            _wait_for_orders(wire, owner)
             head, blobs, fds = frames.receive(wire)
-        except frames.Closed:
-            break
-        if "cancel" in head:
-            continue  # its job had ended before
-        report, contents = Attendance(wire, ours, process, settings, head).attend(blobs, fds)
-        frames.send(wire, report, contents)
+            if "cancel" in head:
+                continue  # its job had ended before
+            report, contents = Attendance(wire, owner, ours, process, settings, head).attend(blobs, fds)
+            frames.send(wire, report, contents)
+    except (frames.Closed, ConnectionError, OwnerGone):
+        pass
+    except BaseException as error:
+        # This cell is of no more use. The other side reads the last line.
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
     watch.kill_descendants(os.getpid())
     os._exit(0)
+
+
+class OwnerGone(Exception):
+    """The process that this cell works for has ended."""
+
+
+def _wait_for_orders(wire: socket.socket, owner: int) -> None:
+    poll = select.poll()
+    for fd in (wire.fileno(), owner):
+        poll.register(fd, select.POLLIN)
+    if owner in dict(poll.poll()):
+        raise OwnerGone
 
 
 class Attendance:
     """One program, from its order to its report."""
 
     def __init__(
-        self, wire: socket.socket, to_zygote: socket.socket, zygote_process: int, settings: dict[str, Any], head: Any
+        self,
+        wire: socket.socket,
+        owner: int,
+        to_zygote: socket.socket,
+        zygote_process: int,
+        settings: dict[str, Any],
+        head: Any,
     ) -> None:
-        self.wire, self.to_zygote, self.zygote_process = wire, to_zygote, zygote_process
+        self.wire, self.owner, self.to_zygote, self.zygote_process = wire, owner, to_zygote, zygote_process
         self.settings, self.head, self.limits = settings, head, head["limits"]
         self.caps = {"stdout": self.limits["output_bytes"], "stderr": STDERR_BYTES, "reply": self.limits["reply_bytes"]}
         self.data = {name: bytearray() for name in _STREAMS}
         self.pipes: dict[int, str] = {}
         self.usage = watch.Usage()
+        self.orphans_cpu = 0.0  # of those that we adopted and that have ended
         self.asleep = 0.0
         self.stopped = self.detail = ""  # the limit that we ended the program for
         self.end = -1  # readable when the guard has ended
@@ -104,11 +130,26 @@ class Attendance:
         """The guard has ended. Ends what the program left behind, and learns how it ended."""
         self.running = False
         self.to_zygote.sendall(zygote.STATUS)
-        self.ended = self._ask_zygote(zygote.ENDED)
+        how, cpu, peak = self._ask_zygote(zygote.ENDED)
         if self.first:
+            if not self.stopped and watch.is_ending(self.first):
+                # Not by the program, which cannot reach it: the program was killed along with it.
+                raise RuntimeError("the first process of the program's namespace was lost")
+            cpu += watch.cpu_seconds([self.first, *watch.descendants(self.first)])
             os.kill(self.first, signal.SIGKILL)  # and with it everybody in its namespace
-        elif not watch.kill_descendants(os.getpid(), spare=self.zygote_process):
-            raise RuntimeError("the program starts processes faster than they can be ended")
+        else:
+            cpu += watch.cpu_seconds(self._adopted()) + self.orphans_cpu
+            if not watch.kill_descendants(os.getpid(), spare=self.zygote_process):
+                raise RuntimeError("the program starts processes faster than they can be ended")
+        self.ended = (how, cpu, peak)
+
+    def _adopted(self) -> list[int]:
+        """Without a namespace of its own, what a program leaves behind is ours. Waits for those that have ended."""
+        seconds, ended = watch.reap()
+        self.orphans_cpu += seconds
+        if self.zygote_process in ended:
+            raise RuntimeError("the zygote was lost")
+        return [process for process in watch.descendants(os.getpid()) if process != self.zygote_process]
 
     def _hear_guard(self) -> None:
         """Everything it has said, to the end of its connection: that it had confined itself, or why it could not."""
@@ -147,7 +188,7 @@ class Attendance:
         """Until the guard has ended. Output is read from the first look on: most programs have ended by then, what they
         wrote is in the pipes, and nobody has been woken for it.
         """
-        for fd in (self.end, self.wire.fileno()):
+        for fd in (self.end, self.wire.fileno(), self.owner, self.to_zygote.fileno()):
             self.poll.register(fd, select.POLLIN)
         last_look, next_look = self.began, self.began + _LOOK_SECONDS
         while True:
@@ -156,6 +197,10 @@ class Attendance:
                     return
                 if fd == self.wire.fileno():
                     self._hear_us()
+                elif fd == self.owner:
+                    raise OwnerGone
+                elif fd == self.to_zygote.fileno():
+                    raise RuntimeError("the zygote was lost")  # it has nothing to say unasked
                 else:
                     self._drain(fd)
             now = time.monotonic()
@@ -171,11 +216,7 @@ class Attendance:
             self.poll.register(fd, select.POLLIN)
 
     def _hear_us(self) -> None:
-        try:
-            head, _, _ = frames.receive(self.wire)
-        except (frames.Closed, ConnectionError):
-            watch.kill_descendants(os.getpid())
-            os._exit(0)
+        head, _, _ = frames.receive(self.wire)
         if head["cancel"] == self.head["id"]:
             self._stop("cancelled")
 
@@ -211,10 +252,13 @@ class Attendance:
         """Time in which the program would run if it got a core is no sleep: the CPU limit is its measure, and a busy
         machine changes no verdict. Only a machine too busy to be of use comes to the longest time.
         """
-        # What it left behind belongs to the first process of its namespace or, without one, to us.
-        adopted = watch.descendants(self.first or os.getpid())
-        tree = {self.process, *watch.descendants(self.process), *adopted} - {self.zygote_process}
-        self.usage.look(tree, self.limits["memory_bytes"])
+        # What it left behind belongs to the first process of its namespace or, without one, to us. Parents stand first.
+        if self.first:
+            tree = [self.process, *watch.descendants(self.process), *watch.descendants(self.first)]
+            self.orphans_cpu = watch.cpu_seconds([self.first])
+        else:
+            tree = self._adopted()
+        self.usage.look(dict.fromkeys(tree), self.orphans_cpu, self.limits["memory_bytes"])
         self.asleep += 0.0 if self.usage.runnable else elapsed
         longest = time.monotonic() - self.began > LONGEST * self.limits["wall_seconds"]
         if self.usage.cpu_seconds > self.limits["cpu_seconds"]:

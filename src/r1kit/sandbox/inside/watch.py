@@ -10,11 +10,13 @@ import errno
 import math
 import os
 import signal
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _UNKNOWN_MEMORY = 1 << 60  # over any limit
+_EXITING = 4  # PF_EXITING
 
 
 def descendants(ancestor: int) -> list[int]:
@@ -78,12 +80,29 @@ def is_dead(process: int) -> bool:
         return True
 
 
-def reap() -> None:
+def is_ending(process: int) -> bool:
+    """Gone, or on its way: a first process only ends when all others of its namespace are gone."""
     try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
+        with open(f"/proc/{process}/stat", "rb") as file:
+            words = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return words[0] in (b"Z", b"X") or bool(int(words[6]) & _EXITING)
+
+
+def reap() -> tuple[float, list[int]]:
+    """Takes note of children that have ended: their CPU seconds, those of what they waited for included, and who."""
+    seconds, ended = 0.0, []
+    try:
+        while True:
+            process, _, used = os.wait4(-1, os.WNOHANG)
+            if not process:
+                break
+            seconds += used.ru_utime + used.ru_stime
+            ended.append(process)
     except ChildProcessError:
-        return
+        pass
+    return seconds, ended
 
 
 def disk_use(directory: str) -> float:
@@ -145,13 +164,20 @@ def _proportional(process: int) -> int | None:
     return None
 
 
+def cpu_seconds(processes: Iterable[int]) -> float:
+    """What these have used, each with the children it has waited for. Parents stand before their children: a child
+    that ends meanwhile is then missed for once, never counted twice.
+    """
+    return sum(look.cpu + look.waited_for for process in processes if (look := _look_at(process)))
+
+
 @dataclass
 class Usage:
     """The tree's use so far.
 
-    CPU seconds are the larger of two sums, since each misses something: the living with the children they have waited
-    for (misses what a parent never waits for), and what every process was seen to add between two looks (misses what
-    lived shorter than that).
+    No process of a program ends unseen: its parent waits for it, or it stays as a dead entry, or it is left to whoever
+    adopts orphans, who waits. (The filter keeps programs from letting their children vanish, see syscalls.py.) So the
+    living, with all they have waited for, and the adopter's account are the whole, however short a child's life was.
     """
 
     cpu_seconds: float = 0.0
@@ -159,16 +185,12 @@ class Usage:
     peak_memory: int = 0
     processes: int = 0
     runnable: bool = False
-    _last: dict[int, float] = field(default_factory=dict)
-    _gathered: float = 0.0
 
-    def look(self, tree: set[int], memory_limit: int) -> None:
+    def look(self, tree: Iterable[int], orphans_cpu: float, memory_limit: int) -> None:
+        """`tree`: parents before children. `orphans_cpu`: CPU seconds of those the adopter has waited for."""
         looks = {process: look for process in tree if (look := _look_at(process))}
-        for process, look in looks.items():
-            self._gathered += max(0.0, look.cpu - self._last.get(process, 0.0))
-            self._last[process] = look.cpu
         living = sum(look.cpu + look.waited_for for look in looks.values())
-        self.cpu_seconds = max(self.cpu_seconds, living, self._gathered)
+        self.cpu_seconds = max(self.cpu_seconds, orphans_cpu + living)
         self.memory, self.processes = sum(look.resident for look in looks.values()), len(looks)
         self.runnable = any(look.runnable for look in looks.values())
         if self.memory > memory_limit and len(looks) > 1:

@@ -59,7 +59,8 @@ def serve(wire: socket.socket, settings: dict[str, Any]) -> None:
 
 
 def _make_namespace() -> int:
-    """A process namespace for the next child, held by a first process that does nothing.
+    """A process namespace for the next child, held by a first process that only waits for orphans: what it has waited
+    for is in its own account, where the supervisor reads it.
 
     Being the first is nothing for a program: signals that end any other process do not end that one, and its end is the
     end of all. This one costs a sixth of what a supervising interpreter there would.
@@ -69,6 +70,8 @@ def _make_namespace() -> int:
     if first:
         return first
     os.closerange(3, 1 << 16)  # connections end when those who speak over them do
-    kernel.ignore_children()
+    children = {signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, children)
     while True:
-        signal.pause()
+        watch.reap()
+        signal.sigwait(children)

@@ -13,7 +13,7 @@ from r1kit.sandbox.protocol import Job, Limits, Result, Sandbox
 from r1kit.verifiers.code.build import run_job
 from r1kit.verifiers.code.libraries import library_files
 from r1kit.verifiers.code.problem import CodeProblem
-from r1kit.verifiers.code.report import TestReport, TestStatus, failed_run, shown
+from r1kit.verifiers.code.report import TestReport, TestStatus, failed_run, met_limit, shown
 
 RECURSION_LIMIT = 20_000
 _LENGTHS = {"value": 2, "object": 1, "raised": 3}
@@ -98,8 +98,11 @@ class Answers:
             return TestReport(ours, detail=f"the problem's prelude: {detail}")
         trouble = next((x for x in lines if x[0] in ("unparsable", "not loaded")), None)
         if trouble and not self.loaded:
-            status: TestStatus = "unparsable" if trouble[0] == "unparsable" else "raised"
-            return TestReport(status, detail=said(trouble[1:]), cpu_seconds=self.cpu_seconds)
+            words = said(trouble[1:])
+            status: TestStatus = "over_limit" if met_limit(words) else "raised"
+            if trouble[0] == "unparsable":
+                status = "unparsable"
+            return TestReport(status, detail=words, cpu_seconds=self.cpu_seconds)
         ended = TestReport("raised", detail="the process ended before it had answered", cpu_seconds=self.cpu_seconds)
         return failed_run(result) or ended
 

@@ -21,8 +21,10 @@ from typing import Literal
 from r1kit.sandbox.protocol import MIB, Job, Limits, Result, Sandbox
 from r1kit.verifiers.code.languages import COMPILE_LIMITS, Language, LanguageError, language_named, tool
 from r1kit.verifiers.code.libraries import library_files
+from r1kit.verifiers.code.report import met_limit
 
 RETRIES = 1
+_KILLED = b"Killed signal terminated program"  # gcc, of one of its parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +107,22 @@ class BuildCache:
     def _compile(
         self, key: str, command: tuple[str, ...], text: bytes, row: Language, sandbox: Sandbox
     ) -> Path | BuildFailure:
-        result = run_job(sandbox, Job(command, {row.file: text}, limits=COMPILE_LIMITS, collect=("program",)))
+        job = Job(command, {row.file: text}, limits=COMPILE_LIMITS, collect=("program",))
+        result, lost = run_job(sandbox, job), False
+        for _ in range(3):
+            # A part of the compiler that is killed from outside reads as an error of the source.
+            lost = result.status == "failed" and _KILLED in result.stderr
+            if not lost:
+                break
+            result = run_job(sandbox, job)
         with self._lock:
             self.compilations += 1
         message = (result.stderr or result.stdout).decode("utf-8", "replace")[:4000] or result.detail
         if result.status == "sandbox_failed":
             return BuildFailure("sandbox_failed", result.detail)
         if result.status != "ok" or "program" not in result.collected:
-            failure = BuildFailure("unparsable" if result.status in ("ok", "failed") else "over_limit", message)
+            own = result.status in ("ok", "failed") and not lost and not met_limit(message)
+            failure = BuildFailure("unparsable" if own else "over_limit", message)
             with self._lock:
                 self._failures[key] = failure
                 while len(self._failures) > 4096:

@@ -10,7 +10,7 @@ from r1kit.verifiers.code.asking import ask, said
 from r1kit.verifiers.code.compare import largest_hashed, same_value
 from r1kit.verifiers.code.inside import wire
 from r1kit.verifiers.code.problem import CallTest, CodeProblem, Comparison
-from r1kit.verifiers.code.report import NOT_RUN, TestReport, decided, shown
+from r1kit.verifiers.code.report import NOT_RUN, TestReport, decided, met_limit, shown
 
 
 def judge_calls(source: str, tests: Sequence[CallTest], problem: CodeProblem, sandbox: Sandbox) -> list[TestReport]:
@@ -43,7 +43,8 @@ def _padded(reports: list[TestReport], length: int) -> list[TestReport]:
 def _report(line: list[Any], test: CallTest, comparison: Comparison, cpu_seconds: float) -> TestReport:
     kind, *rest = line
     if kind == "raised":
-        return TestReport("raised", detail=said(rest), cpu_seconds=cpu_seconds)
+        words = said(rest)
+        return TestReport("over_limit" if met_limit(words) else "raised", detail=words, cpu_seconds=cpu_seconds)
     if kind == "object":
         return TestReport("wrong", detail="returned an object that is no data", cpu_seconds=cpu_seconds)
     try:

@@ -7,7 +7,6 @@ does not, the checker is at fault and there is no verdict.
 
 from __future__ import annotations
 
-import math
 import re
 from collections import OrderedDict
 from threading import Lock
@@ -15,9 +14,9 @@ from threading import Lock
 from r1kit.sandbox.protocol import Result, Sandbox
 from r1kit.verifiers.code.build import BuildCache, BuildFailure, Program, run_job
 from r1kit.verifiers.code.problem import Checker, ProgramTest
-from r1kit.verifiers.code.report import SYNTAX, TestReport, TestStatus
+from r1kit.verifiers.code.report import SYNTAX, GoldInvalidError, TestReport, TestStatus
 
-_NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]+)?")
+_NUMBER = re.compile(rb"-?[0-9]+(?:\.[0-9]+)?")
 _WORDS = {b"true": 1.0, b"false": 0.0}
 _sound: OrderedDict[tuple[Checker, ProgramTest], bool] = OrderedDict()
 _sound_lock = Lock()
@@ -52,26 +51,30 @@ def _ask(program: Program, checker: Checker, test: ProgramTest, output: str, san
 
 
 def _points(result: Result, checker: Checker) -> float | None:
-    """Points in [0, 1]; None where the checker gave no answer."""
+    """Points in [0, 1]; None where the checker gave no answer. GoldInvalidError where their scale is unknown."""
     if checker.answer == "stdout":
         words = result.stdout.split()
         if result.status != "ok" or not words:
             return None
         if words[0].lower() in _WORDS:
             return _WORDS[words[0].lower()]
-        points = float(words[0]) if _NUMBER.fullmatch(words[0]) else math.nan
-        return points if 0 <= points <= 1 else None
+        return _share(float(words[0]), checker.full_points or 1.0) if _NUMBER.fullmatch(words[0]) else None
     if result.status == "ok":
         return 1.0
     if result.status == "failed" and result.exit_code in (1, 2):
         # Python ends with 1 when it breaks down, which is not testlib's 1.
         broke = b"Traceback (most recent call last)" in result.stderr or SYNTAX.search(result.stderr)
         return None if broke else 0.0
-    match = _NUMBER.search(result.stderr) if result.status == "failed" and result.exit_code == 7 else None
-    if match is None:
+    if result.status != "failed" or result.exit_code != 7:
         return None
-    points = float(match[0])
-    return points if points <= 1 else points / 100 if points <= 100 else None
+    if checker.full_points is None:
+        raise GoldInvalidError("the checker gives points (exit code 7): state checker.full_points, such as 1 or 100")
+    match = _NUMBER.search(result.stderr)
+    return _share(float(match[0]), checker.full_points) if match else None
+
+
+def _share(points: float, full: float) -> float | None:
+    return points / full if 0 <= points <= full else None
 
 
 def _is_sound(program: Program, checker: Checker, test: ProgramTest, sandbox: Sandbox) -> bool:

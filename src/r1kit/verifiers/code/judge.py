@@ -13,8 +13,8 @@ from r1kit.verifiers.code.calls import judge_calls
 from r1kit.verifiers.code.extract import extract_code
 from r1kit.verifiers.code.problem import CodeProblem
 from r1kit.verifiers.code.programs import judge_programs
-from r1kit.verifiers.code.report import CodeReport, verdict_of
-from r1kit.verifiers.code.testing import GoldInvalidError, judge_assertions
+from r1kit.verifiers.code.report import CodeReport, GoldInvalidError, verdict_of
+from r1kit.verifiers.code.testing import judge_assertions
 
 
 def verify_code(

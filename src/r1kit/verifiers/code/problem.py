@@ -74,14 +74,17 @@ class Checker:
     """A program that judges an output where many are right. It runs in a third process and gets three files.
 
     arguments: in which order the names of the files are its arguments (testlib's order is the default).
-    answer: "exit_code" reads testlib's codes (0 right, 1 and 2 wrong, 7 with the points in [0, 1] or [0, 100] as the
-    first number of standard error, 3 the checker's own failure); "stdout" reads a number in [0, 1] or "true"/"false".
+    answer: "exit_code" reads testlib's codes (0 right, 1 and 2 wrong, 7 with points as the first number of standard
+    error, 3 the checker's own failure); "stdout" reads a number or "true"/"false".
+    full_points: the points of a right output. A number on standard output is a share where it is not stated; points by
+    exit code 7 have no scale of their own, so without it such a problem is skipped, not guessed at.
     """
 
     source: str
     language: str = "cpp"
     arguments: tuple[str, ...] = CHECKER_FILES
     answer: CheckerAnswer = "exit_code"
+    full_points: float | None = None
     limits: Limits = field(default_factory=lambda: Limits(cpu_seconds=10.0))
 
     def __post_init__(self) -> None:
@@ -90,6 +93,9 @@ class Checker:
         ok = sorted(self.arguments) == sorted(CHECKER_FILES)
         _require(ok, f"checker.arguments is {self.arguments!r}: expected {CHECKER_FILES} in some order")
         _require(self.answer in get_args(CheckerAnswer), f"checker.answer is {self.answer!r}")
+        full = self.full_points
+        ok = full is None or (isinstance(full, int | float) and full > 0 and math.isfinite(full))
+        _require(ok, f"checker.full_points is {full!r}: expected the points of a right output, such as 100")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +112,13 @@ class CodeProblem:
     """A problem and its tests. Exactly one of `programs`, `calls`, `assertions` is given.
 
     language: of the program to be judged; calls and assertions are Python.
-    entry_point: "f" or "Solution().f" (calls, assertions).
+    entry_point: "f" or "Solution().f" (calls, assertions), "Stack()" for a class whose methods assertions call.
     prelude: code in front of the candidate's, seen by it (imports, the problem's own classes).
     stub: text that a bare completion continues (HumanEval's prompt), for sources that do not define the entry point.
     assertions: a test program; `reference`: code for names its test program uses beside `candidate`, kept out of the
     candidate's process.
+    trust_objects: the test program may hand values to what the candidate returned (`f(2)(3)`, `f(1).has(5)`), which it
+    is refused otherwise: an object can say yes to whatever it is asked.
     scoring: "pass_fail"; "partial" (share of tests passed); "weighted" (Open-R1's weighted sum, passed + 0.1 x share,
     divided by 1.1 to stay in [0, 1]); "subtasks" (IOI: points of each subtask x the least score of its tests).
     limits: of one run of a program, or of all calls of one candidate together.
@@ -124,6 +132,7 @@ class CodeProblem:
     prelude: str = ""
     stub: str = ""
     reference: str = ""
+    trust_objects: bool = False
     comparison: Comparison = field(default_factory=Comparison)
     checker: Checker | None = None
     scoring: Scoring = "pass_fail"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +19,19 @@ TestStatus = Literal[
 OURS = ("sandbox_failed", "voter_failed")
 LIMIT_STATUSES = ("cpu_limit", "wall_limit", "memory_limit", "output_limit")
 _FRAME = re.compile(rb'main\.py", line \d+, in ')  # the program itself was running
+# How a program says that it met a limit of its own process: memory, disk, open files, processes.
+_LIMIT_MET = re.compile(
+    r"^(?:MemoryError\b|OSError: \[Errno (?:12|24|27|28)\]|BlockingIOError: \[Errno 11\]"
+    r"|RuntimeError: can't start new thread)|std::bad_alloc|Cannot allocate memory|out of memory"
+    r"|virtual memory exhausted|No space left on device|Too many open files",
+    re.MULTILINE,
+)
+_LIMIT_SIGNALS = (signal.SIGXCPU, signal.SIGXFSZ)
 SYNTAX = re.compile(rb"^(?:SyntaxError|IndentationError|TabError): ", re.MULTILINE)
+
+
+class GoldInvalidError(ValueError):
+    """The problem itself cannot be judged; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +79,11 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__}"
 
 
+def met_limit(words: str) -> bool:
+    """Whether a program's last words say that it met a limit. It may lie: over a limit or wrong, it scores 0."""
+    return _LIMIT_MET.search(words) is not None
+
+
 def failed_run(result: Result) -> TestReport | None:
     """The report of a run that did not end well; None where it did."""
     seconds, last = result.cpu_seconds, result.stderr.decode("utf-8", "replace").strip()[-400:]
@@ -77,6 +95,8 @@ def failed_run(result: Result) -> TestReport | None:
         return TestReport("over_limit", detail=result.status, cpu_seconds=seconds)
     if SYNTAX.search(result.stderr) and not _FRAME.search(result.stderr):
         return TestReport("unparsable", detail=last, cpu_seconds=seconds)
+    if result.signal in _LIMIT_SIGNALS or met_limit(last.rpartition("\n")[2]):
+        return TestReport("over_limit", detail=last, cpu_seconds=seconds)
     ended = f"signal {result.signal}" if result.signal else f"exit code {result.exit_code}"
     return TestReport("raised", detail=f"{ended}: {last}", cpu_seconds=seconds)
 

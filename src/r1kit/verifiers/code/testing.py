@@ -17,15 +17,11 @@ from r1kit.verifiers.code.asking import Answers, ask, reply_lines, run_inside
 from r1kit.verifiers.code.assertions import TestProgram, read_test_program
 from r1kit.verifiers.code.calls import judge_calls
 from r1kit.verifiers.code.problem import CallTest, CodeProblem
-from r1kit.verifiers.code.report import OURS, TestReport, failed_run
+from r1kit.verifiers.code.report import OURS, GoldInvalidError, TestReport, failed_run
 
 MAX_ROUNDS = 32
 DRIVER_LIMITS = Limits(cpu_seconds=10.0, memory_bytes=1 << 30)
 _NO_ANSWER = ["raised", "RuntimeError", "no answer"]
-
-
-class GoldInvalidError(ValueError):
-    """The problem's own test program does not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +63,7 @@ def judge_assertions(source: str, problem: CodeProblem, sandbox: Sandbox) -> lis
 
 
 def _first_round(program: TestProgram, problem: CodeProblem, sandbox: Sandbox) -> _Round:
-    key = (problem.assertions, problem.prelude, problem.reference, problem.entry_point)
+    key = (problem.assertions, problem.prelude, problem.reference, problem.entry_point, str(problem.trust_objects))
     with _lock:
         if key in _first_rounds:
             _first_rounds.move_to_end(key)
@@ -97,6 +93,8 @@ def _drive(
         "known": known,
         "answers": lines,
         "stop": problem.scoring == "pass_fail",
+        "trust_objects": problem.trust_objects,
+        "entry_point": problem.entry_point,
     }
     result = run_inside("driver.py", task, DRIVER_LIMITS, sandbox)
     failure = failed_run(result)
@@ -106,6 +104,8 @@ def _drive(
     row = found[0]
     if row["end"].startswith("unsupported: "):
         return _Round(failure=TestReport("voter_failed", detail=row["end"]))
+    if row["end"].startswith("untrusted: "):
+        raise GoldInvalidError(f"tests: {row['end'][11:]}: set trust_objects where that is meant")
     return _Round(tuple(row["calls"]), row["pending"], tuple(map(tuple, row["checks"])), row["end"])
 
 

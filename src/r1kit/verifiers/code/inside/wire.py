@@ -7,8 +7,8 @@ a list and a tuple, stay different things.
 
 `decode` reads what an untrusted program wrote. It builds builtin types and instances of `classes` (the problem's own
 records, such as a list node) and nothing else, and refuses what would cost the reader more than its length: tuples so
-deep, or so often shared, that hashing them would not end, and hashed collections beyond `hashed_limit` entries (keys
-chosen to collide make a set quadratic).
+deep that hashing them would overflow, keys that cost more to hash, all together, than `MAX_HASHING`, and hashed
+collections beyond `hashed_limit` entries (keys chosen to collide make a set quadratic).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 MAX_DEPTH = 400
-MAX_SHARED = 1_000_000
+MAX_HASHING = 5_000_000  # parts visited by hashing in one decode: Python hashes a tuple anew at every use as a key
 MAX_PLAIN_INT = 1 << 62
 BUILTIN_TYPES: dict[str, Any] = {
     t.__name__: t for t in (bool, int, float, complex, str, bytes, list, tuple, set, frozenset, dict, object, type)
@@ -170,6 +170,7 @@ class _Decoder:
         self.classes, self.reference, self.hashed_limit = classes, reference, hashed_limit
         self.values: list[Any] = [None] * len(self.heap)
         self.weights = [(0, 1)] * len(self.heap)  # depth and unshared size of what hashing a node would visit
+        self.hashing = 0
 
     def run(self) -> Any:
         for i, (kind, *parts) in enumerate(self.heap):
@@ -200,9 +201,12 @@ class _Decoder:
         if kind in _IMMUTABLE:
             inner = [self.weights[part[0]] for part in parts if type(part) is list]
             depth, size = 1 + max((d for d, _ in inner), default=0), 1 + len(parts) + sum(s for _, s in inner)
-            if depth > MAX_DEPTH or size > MAX_SHARED:
+            if depth > MAX_DEPTH or size > MAX_HASHING:
                 raise WireError("tuples nested or shared beyond the limit")
             self.weights[i] = depth, size
+            if kind == "frozenset":
+                self.spend(parts)
+                self.weights[i] = depth, 1  # it keeps its hash
             self.check_hashed(kind, parts)
             return BUILTIN_TYPES[kind](self.item(part, before=i) for part in parts)
         if kind == "iterator":
@@ -211,21 +215,40 @@ class _Decoder:
             if self.reference is None:
                 raise WireError("a reference to nothing")
             return self.reference(parts[0])
+        if kind == "int":
+            self.weights[i] = 0, 1 + len(parts[0]) // 8
         return _MAKE[kind](*parts)
+
+    def spend(self, keys: list[Any]) -> None:
+        """Hashing `keys` once more."""
+        self.hashing += sum(self.weights[key[0]][1] if type(key) is list else 1 for key in keys)
+        if self.hashing > MAX_HASHING:
+            raise WireError("keys that cost too much to hash")
 
     def fill(self, value: Any, kind: str, parts: list[Any]) -> None:
         self.check_hashed(kind, parts)
         if kind == "list":
             value.extend(map(self.item, parts))
         elif kind == "set":
+            self.spend(parts)
             value.update(map(self.item, parts))
         else:
             names, items = (parts[0::2], parts[1::2]) if kind == "dict" else (parts[1::2], parts[2::2])
             if len(names) != len(items):
                 raise WireError("a key without a value")
-            target = value if kind == "dict" else vars(value)
-            for name, x in zip(names, items, strict=True):
-                target[self.item(name)] = self.item(x)
+            if kind == "dict":
+                self.spend(names)
+                value.update(zip(map(self.item, names), map(self.item, items), strict=True))
+            else:
+                for name, x in zip(names, items, strict=True):
+                    self.set_field(value, name, self.item(x))
+
+    def set_field(self, record: Any, name: Any, value: Any) -> None:
+        """A field of a record. What its class does stays as it is: a field of a method's name would stand in for it."""
+        kept = next((vars(c)[name] for c in type(record).__mro__ if name in vars(c)), None)
+        if type(name) is not str or name[:2] == "__" or callable(kept) or hasattr(type(kept), "__get__"):
+            raise WireError(f"a record of {type(record).__name__} has no field {name!r}")
+        vars(record)[name] = value
 
     def check_hashed(self, kind: str, parts: list[Any]) -> None:
         entries = {"set": len(parts), "frozenset": len(parts), "dict": len(parts) // 2}.get(kind, 0)
