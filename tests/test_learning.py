@@ -22,8 +22,7 @@ import torch
 from r1kit.config.parts import ModelSettings
 from r1kit.config.schema import PretrainSettings, RLSettings
 from r1kit.records import Message, Problem, Verdict
-from r1kit.training import pretraining
-from r1kit.training import update as update_module
+from r1kit.training import credit, pretraining
 from r1kit.training.parallel import World
 from r1kit.training.recorder import NullRecorder
 from r1kit.training.rl import train_rl
@@ -153,7 +152,7 @@ def test_rl_raises_held_out_accuracy_by_20_points(base: Path, tmp_path: Path) ->
 
 
 def test_a_flipped_advantage_does_not_learn(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = update_module.group_advantages
-    monkeypatch.setattr(update_module, "group_advantages", lambda rewards, **how: -honest(rewards, **how))
+    honest = credit.group_advantages
+    monkeypatch.setattr(credit, "group_advantages", lambda rewards, **how: -honest(rewards, **how))
     before, after = accuracies(base, tmp_path, steps=25)
     assert after < before, f"pass@1 went from {before:.1%} to {after:.1%} with every advantage's sign flipped"

@@ -105,6 +105,12 @@ class RLSettings(CompiledSettings):
                 "samples_per_problem is 1: a group of one never has spread, so dynamic sampling would drop everything; "
                 "set dynamic_sampling.enabled: false"
             )
+        alone = algorithm.critic.pretrain_steps if algorithm.critic is not None else 0
+        if alone >= self.steps:
+            raise ValueError(
+                f"algorithm.critic.pretrain_steps is {alone} of {self.steps} steps: the policy would never be trained; "
+                "lower it, or train longer"
+            )
         kept = algorithm.group_filter
         if kept is not None and kept.keep >= samples:
             raise ValueError(f"algorithm.group_filter.keep is {kept.keep} of {samples} samples per problem: keep fewer")
