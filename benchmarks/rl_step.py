@@ -7,9 +7,10 @@ One step: 32 problems, 8 responses each (cap 240, natural stops, temperature 1),
 step on the clipped policy loss (token mean over the step, no KL). Both start anew from the checkpoint in
 every round, take the same problems in the same order, warm up for one step and are timed over the next ones.
 
-Ours runs with two processes of one thread, twice: as the recipe does (groups whose responses all got the same
-reward have no gradient and are left out of the update; nothing is sampled in their place here), and training
-on every group as TRL does. The first counts, both are printed. The peer runs in each of {1 process x 2
+Ours runs with two processes of one thread, compiled (the recipe's `native: true`, training and sampling) and through
+PyTorch, each twice: as the recipe does (groups whose responses all got the same reward have no gradient and are left
+out of the update; nothing is sampled in their place here), and training on every group as TRL does. The first counts,
+all are printed. The peer runs in each of {1 process x 2
 threads, 2 x 1} x {float32, bfloat16} x per-device batch {16, 64, 256 or the process's whole share}; all are
 measured in the first round, the fastest ones again in every later round, in turn with ours. Figures are
 medians over rounds.

@@ -8,7 +8,8 @@ Two kinds of step, both whole (batches made, forward, backward, all-reduce, clip
 pretrain: the recipe's documents at its batch size; in ours documents never attend to one another.
 rl: the policy update on rollouts sampled from the checkpoint (32 problems x 8, cap 240) before the clock starts.
 
-Ours runs with one process and with two, one thread each. The peer is Transformers' forward and backward on the same
+Ours runs with one process and with two, one thread each, compiled (the recipe's `native: true`) and through PyTorch;
+compiled with two counts. The peer is Transformers' forward and backward on the same
 batches, padded, with AdamW, in {1 x 1 thread, 2 x 1} x {float32, bfloat16} x batch layouts; for pre-training also on
 rows of joined documents, which need no padding but mix documents. All are measured in the first round, the fastest
 for each number of processes again in every later one, in turn with ours. Figures are medians over rounds.
@@ -77,7 +78,7 @@ def parse() -> argparse.Namespace:
 
 
 def contenders(kind: str) -> tuple[list[Contender], list[Contender]]:
-    """Ours with two processes (which count) and with one, and the peers."""
+    """Ours (the first counts) and the peers."""
     batches: dict[str, list[tuple[str, dict[str, Any]]]] = {
         "pretrain": [
             ("padded documents", {"layout": "documents", "micro": WHOLE}),
@@ -86,7 +87,11 @@ def contenders(kind: str) -> tuple[list[Contender], list[Contender]]:
         ],
         "rl": [(f"padded batches of {n}", {"micro": n}) for n in (16, 64)],
     }
-    ours = [Contender("r1kit", layout, OURS[kind]) for layout in (TWO, ONE)]
+    ours = [
+        Contender(f"r1kit{' native' if native else ''}", layout, OURS[kind], {"native": native})
+        for native in (True, False)
+        for layout in (TWO, ONE)
+    ]
     peers = [
         Contender(f"transformers, {dtype}, {name}", layout, PEER, {"kind": kind, "dtype": dtype, **batch})
         for layout in (TWO, ONE)
@@ -135,7 +140,7 @@ def show(
     print(f"\ntime by phase, last round\n{phase_table(ranked)}\n")
     for c in ours:
         peer = fastest_in(peers, c.layout)
-        print(f"{kind}, {c.layout}: {c.rate() / peer.rate():.2f}x the fastest peer ({peer.name})")
+        print(f"{kind}, {c}: {c.rate() / peer.rate():.2f}x the fastest peer ({peer.name})")
     first, peer = ours[0], fastest_in(peers, ours[0].layout)
     return [
         result_line(f"train_{kind}", first.rate(), peer.rate(), UNITS[kind], machine),

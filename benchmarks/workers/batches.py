@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from harness.workload import read_recipe, rl_settings, stage_of
-from r1kit.config.machine import resolve_dtype
+from r1kit.config.machine import resolve_dtype, resolve_native
 from r1kit.models.checkpoint import from_hf_config, read_config
 from r1kit.records import Group
 from r1kit.tasks import make_task
@@ -63,11 +63,16 @@ class Batches:
         count = WARM_UP_STEPS + order["steps"]
         return [next_batch(stream, self.pretraining.tokens_per_step) for _ in range(count)]
 
+    def native(self, order: dict[str, Any]) -> str:
+        """The type of products of ours in C++ where the order asks for it, else off."""
+        return resolve_native("auto") if order.get("native") else "off"
+
     def sampler(self, order: dict[str, Any]) -> Any:
         """An RL run at its first step."""
         from r1kit.training.rl import RLRun
 
         settings = rl_settings(self.recipe, problems=order["problems"], max_tokens=order["max_tokens"], drop=True)
+        settings = settings.model_copy(update={"native": self.native(order)})
         task = make_task(self.recipe.task)
         return RLRun(
             settings,
@@ -85,7 +90,7 @@ class Batches:
         """The groups that carry a gradient, of warm-up and timed steps; equal on every rank."""
         steps = []
         for _ in range(WARM_UP_STEPS + order["steps"]):
-            chosen, _ = rl.select(rl.sample_groups())
+            _, chosen, _ = rl.sample_and_select()
             if not chosen:
                 raise ValueError(
                     f"{self.checkpoint}: no group has responses of different reward, there is nothing to train on; "

@@ -58,13 +58,14 @@ class OurSteps:
         self.task = make_task(self.recipe.task)
 
     def prepare(self, order: dict[str, Any]) -> None:
-        from r1kit.config.machine import resolve_dtype
+        from r1kit.config.machine import resolve_dtype, resolve_native
         from r1kit.training.rl import RLRun
 
         o = self.options
         settings = rl_settings(self.recipe, problems=o["problems"], max_tokens=o["max_tokens"], drop=order["drop"])
-        engine = settings.engine.model_copy(update={"native": order["native"], "slots": SLOTS})
-        settings = settings.model_copy(update={"engine": engine})
+        native = resolve_native("auto") if order["native"] else "off"
+        engine = settings.engine.model_copy(update={"native": native, "slots": SLOTS})
+        settings = settings.model_copy(update={"engine": engine, "native": native})
         self.steps, self.rows = order["steps"], Rows()
         self.rl = RLRun(
             settings,

@@ -19,8 +19,9 @@ from workers.batches import WARM_UP_STEPS, Batches, Work, examples_of
 @contextmanager
 def watched(clock: PhaseClock, session: Session) -> Iterator[None]:
     """Time forward, backward, communication, optimiser and what is left of `session` as phases."""
+    compiled = session.network is not session.model
     parts = [
-        (session.model, "forward", "forward"),
+        (session.network, "_forward" if compiled else "forward", "forward"),
         (torch.autograd, "backward", "backward"),
         (session, "reduce_gradients", "all-reduce and waiting"),
         (session.optimizer, "step_", "optimiser"),
@@ -33,7 +34,7 @@ def watched(clock: PhaseClock, session: Session) -> Iterator[None]:
 
 
 class OurPretraining(Batches):
-    """Documents made, tokenised, packed and trained on; order "steps", "seed"."""
+    """Documents made, tokenised, packed and trained on; order "steps", "seed", "native"."""
 
     def prepare(self, order: dict[str, Any]) -> None:
         self.steps, self.clock, self.work = order["steps"], PhaseClock(), Work()
@@ -46,6 +47,7 @@ class OurPretraining(Batches):
             load_tokenizer(self.checkpoint),
             dtype=self.dtype,
             keep_checkpoints=1,
+            native=self.native(order),
         )
         for _ in range(WARM_UP_STEPS):
             self._step()
@@ -67,7 +69,7 @@ class OurPretraining(Batches):
 
 
 class OurUpdate(Batches):
-    """The policy update of RL steps; order "steps", "seed", "problems", "max_tokens"."""
+    """The policy update of RL steps; order "steps", "seed", "problems", "max_tokens", "native"."""
 
     def prepare(self, order: dict[str, Any]) -> None:
         self.rl = self.sampler(order)
