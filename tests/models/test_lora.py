@@ -16,7 +16,10 @@ import torch
 from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.models.checkpoint import load_decoder
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
+from r1kit.models.loading import load_model
 from r1kit.models.lora import BaseOf, LoRAModel, plain_model
+
+from .families import random_model, saved
 
 
 def decoder() -> Decoder:
@@ -95,6 +98,24 @@ def test_what_is_saved_is_a_plain_checkpoint(tmp_path: Path) -> None:
     with torch.no_grad():
         torch.testing.assert_close(hidden(loaded), hidden(model))
         assert not torch.allclose(hidden(loaded), hidden(decoder()), atol=1e-2)
+
+
+def test_a_foreign_architecture_has_adapters_too(tmp_path: Path) -> None:
+    """Any model that Transformers runs: its matrices are found by shape and place."""
+    model = LoRAModel(load_model(saved(random_model("olmo2"), tmp_path / "base")), rank=2, alpha=4.0)
+    assert len(model.targets) == 2 * 7
+    with torch.no_grad():
+        before = hidden(model)
+        for up in model.up:
+            up.fill_(0.05)
+        model.merge_()
+        assert not torch.allclose(hidden(model), before, atol=1e-3)
+        torch.testing.assert_close(hidden(BaseOf(model)), before)
+    (hidden(model) ** 2).sum().backward()
+    assert all(p.grad.norm() > 0 for p in model.parameters())
+    model.write(tmp_path / "merged")
+    with torch.no_grad():
+        torch.testing.assert_close(hidden(load_model(tmp_path / "merged")), hidden(model))
 
 
 def test_the_seed_says_where_they_start() -> None:

@@ -193,6 +193,22 @@ def test_a_resumed_stage_has_its_roles_back(base: Path, tmp_path: Path, name: st
 
 
 @pytest.mark.usefixtures("scripted_reward")
+def test_ppo_needs_no_group(base: Path, tmp_path: Path) -> None:
+    """TinyZero's headline run: one response to each problem, a critic for the baseline."""
+    recorder, algorithm = ListRecorder(), {"preset": "ppo_orz", "critic": {"minibatches": 2}, "minibatches": 2}
+    settings = stage_settings(samples_per_problem=1, problems_per_step=6, algorithm=algorithm)
+    settings = settings.model_copy(update={"steps": 2})
+    assert not settings.dynamic_sampling.enabled
+    rl.train_rl(
+        settings, stage="rl", model_path=base, task=TASK, seed=5, world=World.single(), recorder=recorder,
+        directory=tmp_path, dtype="float32",
+    )  # fmt: skip
+    rows = [row for row in recorder.rows if row["kind"] == "train"]
+    assert [row["groups_trained"] for row in rows] == [6, 6]
+    assert all(row["grad_norm"] > 0 for row in rows)
+
+
+@pytest.mark.usefixtures("scripted_reward")
 @pytest.mark.parametrize("refresh", [0, 2])
 def test_a_stage_with_adapters_trains_resumes_and_saves_a_plain_model(base: Path, tmp_path: Path, refresh: int) -> None:
     algorithm = {"kl_coef": 0.1, "reference_refresh": refresh}
