@@ -41,6 +41,13 @@ def test_a_conversation_opens_the_assistants_turn(tokenizer: PreTrainedTokenizer
     assert tokenizer.convert_ids_to_tokens(ids) == want
 
 
+def test_a_thought_that_the_template_opens_is_not_opened_twice(tokenizer: PreTrainedTokenizerFast) -> None:
+    asked = problem(("user", "Q:3"), prefill="<think>\n")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|assistant|>' }}", "<|assistant|><think>\n' }}")
+    want = ["<bos>", "<|user|>", "Q:", "3", "<|assistant|>", "<think>", "\n"]
+    assert tokenizer.convert_ids_to_tokens(encode_prompt(tokenizer, asked)) == want
+
+
 def test_a_conversation_needs_a_chat_template(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.chat_template = None
     with pytest.raises(ValueError, match="problem p1 is a conversation, but the tokenizer has no chat template"):

@@ -109,7 +109,7 @@ def _json(path: Path, stream: BinaryIO) -> Iterator[Row]:
 
 def _table(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Row]:
     csv.field_size_limit(MAX_CELL)
-    reader = csv.DictReader(io.TextIOWrapper(stream, "utf-8-sig", newline=""), delimiter=delimiter, strict=True)
+    reader = csv.DictReader(_decoded(path, stream), delimiter=delimiter, strict=True)
     start = 2
     try:
         for data in reader:
@@ -121,10 +121,17 @@ def _table(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Row]:
             else:
                 yield Row(start, place, dict(data))
             start = reader.line_num + 1
-    except UnicodeDecodeError as error:
-        raise DataFileError(f"{path}:{start}: not UTF-8: {error.reason}") from None
     except csv.Error as error:
         raise DataFileError(f"{path}:{start}: not CSV: {error}") from None
+
+
+def _decoded(path: Path, stream: BinaryIO) -> Iterator[str]:
+    """The lines of a table as text; a reader of the whole could not tell in which line the bytes are wrong."""
+    for number, line in enumerate(stream, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataFileError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start}") from None
 
 
 def _parquet(path: Path, packed: str) -> Iterator[Row]:

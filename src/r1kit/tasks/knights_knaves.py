@@ -7,7 +7,7 @@ what is said, names apart, so a held-out puzzle is none of the training puzzles 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from r1kit.records import Problem
@@ -33,29 +33,24 @@ class KnightsKnaves(QuestionTask):
         wanted = {"train": self.settings.train_problems, "test": self.settings.test_problems}
         found: dict[str, list[Problem]] = {"train": [], "test": []}
         seen: set[str] = set()
-        missed = 0
-        for index, (names, statements) in enumerate(self._puzzles()):
+        index = missed = 0
+        while missed < PATIENCE and any(len(found[side]) < wanted[side] for side in wanted):
+            names, statements = self._draw(index)
             family = f"{len(names)} {statements}"
             side = "test" if in_test(family, self.settings.test_share, self.settings.seed) else "train"
-            missed = missed + 1 if family in seen or len(found[side]) == wanted[side] else 0
-            if missed == 0:
+            new = len(found[side]) < wanted[side] and family not in seen and len(solve(statements)) == 1
+            if new:
                 found[side].append(self._problem(index, names, statements, family, side))
                 seen.add(family)
-            if missed == PATIENCE or all(len(found[s]) == wanted[s] for s in wanted):
-                return found
-        raise AssertionError("puzzles never end")
+            index, missed = index + 1, 0 if new else missed + 1
+        return found
 
-    def _puzzles(self) -> Iterator[tuple[tuple[str, ...], tuple[Statement, ...]]]:
-        """Puzzles of one solution, without end."""
-        index = 0
-        while True:
-            rng = random.Random(f"knights_knaves/{self.settings.seed}/{index}")
-            index += 1
-            people = rng.randint(*self.settings.people)
-            names = tuple(rng.sample(NAMES, people))
-            statements = tuple(_statement(rng, people, speaker, self.settings.depth) for speaker in range(people))
-            if len(solve(statements)) == 1:
-                yield names, statements
+    def _draw(self, index: int) -> tuple[tuple[str, ...], tuple[Statement, ...]]:
+        """Names and statements; most draws have no solution, or several."""
+        rng = random.Random(f"knights_knaves/{self.settings.seed}/{index}")
+        people = rng.randint(*self.settings.people)
+        names = tuple(rng.sample(NAMES, people))
+        return names, tuple(_statement(rng, people, speaker, self.settings.depth) for speaker in range(people))
 
     def _problem(
         self, index: int, names: Sequence[str], statements: Sequence[Statement], family: str, side: str

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -32,7 +33,7 @@ WAITING = ("math", "code", "regex")
 Verify = Callable[[Problem, str], dict[str, Verdict]]
 
 
-class QuestionTask:
+class QuestionTask(ABC):
     """Base of the tasks. `settings`: a `config.tasks.QuestionSettings`; `kind`: of the judges of its problems.
 
     `settings.own_verifier`, where it is set, judges instead: every answer, by a function of the user's own.
@@ -48,9 +49,9 @@ class QuestionTask:
 
     # --- problems ---
 
+    @abstractmethod
     def load(self) -> Mapping[str, Sequence[Problem]]:
         """The problems by split, each problem once."""
-        raise NotImplementedError
 
     def notes(self) -> list[str]:
         """What a person should know of how the problems were made; lines for `r1kit check`."""

@@ -48,7 +48,8 @@ class KnightsKnavesSettings(QuestionSettings):
 
     name: Literal["knights_knaves"] = "knights_knaves"
     people: tuple[int, int] = Field((3, 5), description="fewest and most people, within 2..8")
-    depth: Annotated[int, Field(ge=1, le=3)] = Field(2, description="how deep statements are nested")
+    # At depth 1 everybody says who is what: with a solution its opposite is one too, so none is the only one.
+    depth: Annotated[int, Field(ge=2, le=4)] = Field(2, description="how deep statements are nested")
     families: Families = "exact"
     train_problems: Count = Field(2048, description="training problems")
     test_problems: Count = Field(256, description="held-out problems")
