@@ -106,7 +106,7 @@ def test_a_mistyped_preset_is_named_with_the_nearest() -> None:
         ({"algorithm": {"preset": "vapo"}, "steps": 50}, "never be trained"),
         (
             {"algorithm": {"preset": "ppo_orz"}, "samples_per_problem": 1, "dynamic_sampling": {"enabled": True}},
-            "alone",
+            "group of one",
         ),
         ({"algorithm": {"preset": "grpo"}, "samples_per_problem": 1}, "at least 2"),
         ({"lora": {"rank": 4}, "recompute": True}, "not on adapters"),
