@@ -60,7 +60,7 @@ def runs(base: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str,
 
 def test_the_stage_uses_what_it_is_to_bring_back(runs: list[dict[str, Any]]) -> None:
     rows, state = runs[0]["rows"], runs[0]["state"]
-    assert [(r["step"], r["action"]) for r in rows if r["kind"] == "alarm"] == [(5, "rollback"), (5, "pause")]
+    assert [(r["step"], r["action"]) for r in rows if r["kind"] == "alarm"] == [(3, "rollback"), (5, "pause")]
     train = [r for r in rows if r["kind"] == "train"]
     assert [r["step"] for r in train] == list(range(1, 8))
     assert {r["phase"] for r in train} == {1, 2, 3}

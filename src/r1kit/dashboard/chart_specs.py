@@ -64,6 +64,7 @@ RL_GROUPS = (
                     Curve("pass@1", "held-out pass@1", "eval", HELD_OUT),
                     Curve("accuracy", "training accuracy", "train", TRAINING),
                     Curve("pass@4", "held-out pass@4", "eval", THIRD, dashed=True),
+                    Curve("pass@1_second", "pass@1, second verifier", "eval", FOURTH, dashed=True),
                 ),
                 "The band is the 95 % interval over problems.",
                 wide=True,
@@ -71,7 +72,11 @@ RL_GROUPS = (
             ChartSpec(
                 "Response length",
                 "tokens",
-                both("response_tokens"),
+                (
+                    *both("response_tokens"),
+                    Curve("response_tokens_right", "right ones", "train", THIRD, dashed=True),
+                    Curve("response_tokens_wrong", "wrong ones", "train", FOURTH, dashed=True),
+                ),
                 "Tokens per response. No part of the reward asks for length.",
                 wide=True,
             ),
@@ -108,6 +113,29 @@ RL_GROUPS = (
                 ),
                 "Well-formed responses.",
             ),
+            ChartSpec(
+                "Repetition",
+                "share",
+                (
+                    Curve("repetition", "repeated 4-grams", "train", TRAINING),
+                    Curve("one_token", "commonest token", "train", THIRD, dashed=True),
+                ),
+                "Of a response. Collapse shows here first.",
+            ),
+            ChartSpec(
+                "Reflection words",
+                "number",
+                (Curve("reflection_words", "per 1,000 tokens", "train", TRAINING),),
+                "wait, but, however, check and the like.",
+            ),
+            ChartSpec(
+                "Code and language",
+                "share",
+                (
+                    Curve("code_share", "in code fences", "train", TRAINING),
+                    Curve("language_share", "words in the prompt's language", "train", THIRD, dashed=True),
+                ),
+            ),
         ),
     ),
     ChartGroup(
@@ -127,9 +155,35 @@ RL_GROUPS = (
             ChartSpec(
                 "Useful groups",
                 "share",
-                (Curve("useful_groups", "of groups sampled", "train", TRAINING),),
+                (
+                    Curve("useful_groups", "of groups sampled", "train", TRAINING),
+                    Curve("all_right", "all right", "train", THIRD, dashed=True),
+                    Curve("all_wrong", "all wrong", "train", FOURTH, dashed=True),
+                ),
                 "Groups with both better and worse responses.",
             ),
+            ChartSpec(
+                "Problem pool",
+                "share",
+                (
+                    Curve("pool_hard", "too hard", "train", FOURTH),
+                    Curve("pool_band", "in the band", "train", TRAINING),
+                    Curve("pool_easy", "used up", "train", THIRD),
+                    Curve("pool_asked", "asked so far, of all", "train", FIFTH, dashed=True),
+                ),
+                "Problems asked so far, by the posterior mean of their pass rate.",
+            ),
+            ChartSpec(
+                "Engine against trainer",
+                "small",
+                (
+                    Curve("gap_mean", "mean per token", "train", TRAINING),
+                    Curve("gap_p95", "95th percentile", "train", THIRD),
+                    Curve("gap_sequence_mean", "mean per response", "train", FOURTH, dashed=True),
+                ),
+                "Difference of log-probs of one policy, before anything is masked.",
+            ),
+            ChartSpec("Phase", "number", (Curve("phase", "of the schedule", "train", TRAINING),)),
             ChartSpec("Gradient norm", "number", (Curve("grad_norm", "before clipping", "train", TRAINING),)),
             ChartSpec(
                 "Clip share",
@@ -172,7 +226,15 @@ RL_GROUPS = (
                     Curve("sync_s", "weight sync, s", "train", FIFTH, dashed=True),
                 ),
             ),
-            ChartSpec("Speed", "count", (Curve("tokens_per_s", "response tokens/s", "train", TRAINING),)),
+            ChartSpec(
+                "Speed",
+                "count",
+                (
+                    Curve("tokens_per_s", "response tokens/s", "train", TRAINING),
+                    Curve("sample_tokens_per_s", "of sampling alone", "train", THIRD, dashed=True),
+                    Curve("train_tokens_per_s", "of training alone", "train", FOURTH, dashed=True),
+                ),
+            ),
             ChartSpec(
                 "Groups per step",
                 "number",

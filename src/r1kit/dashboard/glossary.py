@@ -43,6 +43,15 @@ GLOSSARY: tuple[Entry, ...] = (
         "pass@k of the base near its pass@1: the base explores too little; train the base longer before RL.",
     ),
     Entry(
+        "pass@1, second verifier",
+        ("pass@1_second",),
+        "The same responses judged by another verifier than the one that pays the reward: the task's own rule where "
+        "task.verifier took its place, or the function that evaluate.verifier names.",
+        "Within the interval of pass@1.",
+        "Falls behind pass@1: the policy has found a hole in the training verifier. Read what only the first calls "
+        "right, and mend it.",
+    ),
+    Entry(
         "training accuracy",
         ("accuracy",),
         "The share of right responses among everything sampled in the step, on training problems.",
@@ -73,6 +82,13 @@ GLOSSARY: tuple[Entry, ...] = (
         "is fine: the policy stops trying what cannot work.",
         "Falls while accuracy rises: the policy learns better guesses instead of search. Its base checks "
         "itself badly; see verdicts right.",
+    ),
+    Entry(
+        "length by correctness",
+        ("response_tokens_right", "response_tokens_wrong"),
+        "The mean number of tokens of the right and of the wrong responses of a step, in training.",
+        "Wrong ones are longer: they go on searching until the cap.",
+        "Both at the cap: raise it (a schedule can). Wrong ones far shorter than right ones: the policy gives up.",
     ),
     Entry(
         "truncated",
@@ -139,6 +155,39 @@ GLOSSARY: tuple[Entry, ...] = (
         "Rising: responses fill up with what has failed already; lower max_tokens, or reward shorter search.",
     ),
     Entry(
+        "repetition",
+        ("repetition", "one_token"),
+        "repetition: the share of 4-grams of tokens that occurred before in the same response. one_token: the share of "
+        "a response that is its commonest token.",
+        "Steady. Formats with a fixed grammar repeat by nature; look at the change, not at the height.",
+        "Rises fast: the policy falls into loops; the alarm one_token_repetition fires at 50 %. Lower the learning "
+        "rate; look at the gap between engine and trainer.",
+    ),
+    Entry(
+        "reflection words",
+        ("reflection_words",),
+        "Words such as wait, but, however, mistake, check, verify per 1,000 tokens, in the first response of up to 32 "
+        "groups.",
+        "Rises with length where reasoning emerges (five- to sevenfold in DeepSeek-R1-Zero). Words are not thoughts: "
+        "believe it only where accuracy rises too.",
+        "Rises alone: read the responses; it may be imitation.",
+    ),
+    Entry(
+        "code share",
+        ("code_share",),
+        "The share of a response's characters inside code fences.",
+        "As the task asks. In math it falls early in RL from bases that answer with programs; length falls with it.",
+        "Nothing to do; it explains a fall of length at the start.",
+    ),
+    Entry(
+        "language share",
+        ("language_share",),
+        "The share of the words of a response that are in the language of its prompt. Missing where either has too few "
+        "words to tell.",
+        "Near 100 %.",
+        "Falls: languages mix. Add the reward part language (DeepSeek-R1 pays for it at a slight cost of accuracy).",
+    ),
+    Entry(
         "entropy",
         ("entropy",),
         "The mean uncertainty, in nats, of the next-token distribution over the sampled tokens.",
@@ -152,6 +201,21 @@ GLOSSARY: tuple[Entry, ...] = (
         "the advantage is zero and the group teaches nothing.",
         "Above 50 %. Dynamic sampling replaces the others.",
         "Low with accuracy low: problems too hard, or group too small. Low with accuracy high: problems too easy.",
+    ),
+    Entry(
+        "group outcomes",
+        ("all_right", "all_wrong"),
+        "The shares of sampled groups of which every response is right, and of which none is.",
+        "all_wrong falls and all_right rises as the policy learns.",
+        "One of them near 100 %: problems too hard or used up; a pool (pools.enabled) asks the others more often.",
+    ),
+    Entry(
+        "problem pool",
+        ("pool_asked", "pool_hard", "pool_band", "pool_easy"),
+        "Of the problems asked so far (their share of all is pool_asked), the shares whose pass rate lies below, "
+        "inside and above the band pools.low..pools.high, by posterior mean.",
+        "Most in the band.",
+        "Mostly easy or hard: the data no longer fits the policy; change it, or the mix.",
     ),
     Entry(
         "gradient norm",
@@ -175,6 +239,56 @@ GLOSSARY: tuple[Entry, ...] = (
         "policy (only where the recipe keeps one).",
         "approx_kl below 0.01 in every step.",
         "Jumps: lower the learning rate; check that sampling and training use the same dtype.",
+    ),
+    Entry(
+        "gap of engine and trainer",
+        (
+            "gap_mean",
+            "gap_p95",
+            "gap_max",
+            "gap_k3",
+            "gap_ess",
+            "gap_sequence_mean",
+            "gap_sequence_p95",
+            "gap_sequence_max",
+            "gap_sequence_ess",
+            "noise_mean",
+            "noise_p95",
+            "noise_max",
+            "noise_sequence_max",
+        ),
+        "The difference between the log-probs that the engine reported and those that the trainer computes for the "
+        "same tokens and weights, before anything is masked: absolute values per token and summed per response, in "
+        "nats; k3 estimates the KL between the two; ess is the effective sample size of the ratios, a share. "
+        "noise: the trainer against itself with other micro-batches. Written in the first step, and in every step "
+        "where a correction is on; with carried groups it holds the policy's own move too.",
+        "Of the size of the noise (in the quick start at most 1.2e-6 a token in float32, 3.3e-3 in bfloat16); ess 1.",
+        "Far above the noise: another dtype, template or weight version on one side, or top-p. Find it before "
+        "correcting.",
+    ),
+    Entry(
+        "mismatch correction",
+        ("correction_weight", "correction_masked"),
+        "The mean importance weight of the trained tokens, and the share of them whose weight is 0.",
+        "Weight near 1, masked below 1 %.",
+        "Much masked: the gap is too large to correct; find its cause.",
+    ),
+    Entry(
+        "alarms",
+        (
+            "alarm",
+            "entropy_collapse",
+            "one_token_repetition",
+            "length_collapse",
+            "reward_hacking",
+            "all_zero_rewards",
+            "format_up_accuracy_down",
+            "no_useful_group",
+        ),
+        "Rows of kind alarm: what fired, after which step, with the numbers, and what was done (warn, pause, "
+        "rollback).",
+        "None.",
+        "Each message says what to look at; docs/alarms.md has the conditions.",
     ),
     Entry(
         "critic",
@@ -218,6 +332,13 @@ GLOSSARY: tuple[Entry, ...] = (
         "Nothing to do; it is shown so that jumps elsewhere can be matched with it.",
     ),
     Entry(
+        "phase",
+        ("phase",),
+        "The phase of the stage's schedule, from 1; missing without a schedule.",
+        "As the recipe says; run.log has the step and the reason of each change.",
+        "Never changes: a hand-over rule is out of reach; give it a step as well.",
+    ),
+    Entry(
         "tokens",
         (
             "tokens_sampled",
@@ -235,8 +356,9 @@ GLOSSARY: tuple[Entry, ...] = (
     ),
     Entry(
         "step time",
-        ("sample_s", "reward_s", "train_s", "sync_s", "tokens_per_s"),
-        "Seconds of each part of one step, and response tokens sampled per second of whole steps.",
+        ("sample_s", "reward_s", "train_s", "sync_s", "tokens_per_s", "sample_tokens_per_s", "train_tokens_per_s"),
+        "Seconds of each part of one step, and response tokens per second: sampled, over the whole step and over "
+        "sampling alone; trained, over training alone.",
         "Sampling and training share the step; judging and weight sync are slivers.",
         "Judging is large: its verifier is slow. Speed drops suddenly: something else uses the machine.",
     ),

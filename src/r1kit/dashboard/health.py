@@ -63,7 +63,19 @@ def _outcomes(comparison: Comparison) -> Iterator[Finding]:
         )
 
 
+def _alarms(stage: StageData) -> Iterator[Finding]:
+    """What the run itself raised, the newest of each name."""
+    newest = {str(row.get("alarm")): row for row in stage.alarms}
+    for name, row in newest.items():
+        count = sum(other.get("alarm") == name for other in stage.alarms)
+        times = f" ({count} times)" if count > 1 else ""
+        yield Finding(False, f"alarm {row.get('message', name)}: {row.get('action', 'warn')}{times}", entry_of(name))
+    if not stage.alarms and stage.train:
+        yield Finding(True, "no alarm was raised", entry_of("alarm"))
+
+
 def _training(stage: StageData) -> Iterator[Finding]:
+    yield from _alarms(stage)
     truncated = smooth(read_series(stage.train, "truncated"))
     if len(truncated.y) >= STEPS_TO_JUDGE:
         peak, end = max(truncated.y), truncated.y[-len(truncated.y) // 3 :]

@@ -38,10 +38,12 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
 
 
 def user_functions(recipe: Recipe, stage: str) -> list[str]:
-    """Import paths of the functions of the user's own that a stage may call: the task's verifier and reward parts."""
-    verifier = [recipe.task.own_verifier] if recipe.task.own_verifier else []
+    """Import paths of the functions of the user's own that a stage may call: verifiers and reward parts."""
+    verifiers = [recipe.task.own_verifier] if recipe.task.own_verifier else []
     reward = getattr(recipe.stages[stage], "reward", None)
-    return verifier + (reward.functions if reward else [])
+    second = getattr(getattr(recipe.stages[stage], "evaluate", None), "verifier", "auto")
+    verifiers += [second] if second not in ("auto", "off") else []
+    return verifiers + (reward.functions if reward else [])
 
 
 def begun_processes(run: RunDirectory, recipe: Recipe) -> Recipe:

@@ -274,7 +274,7 @@ class RLRun:
         """The update on the chosen groups; its metrics, and those of the gap to the engine."""
         s = self.phases.now
         groups = as_trained(chosen, s.dynamic_sampling)
-        corrected = self.mismatch.apply(self.session.model, groups, s.token_budget, self.step)
+        corrected = self.mismatch.apply(self.session.network, groups, s.token_budget, self.step)
         if "noise_mean" in corrected.metrics:
             self.recorder.note(self.stage, describe(corrected.metrics))
         metrics = update(self.session, corrected.groups, s, lr_scale, self.roles, corrected.weights, step=self.step)

@@ -57,7 +57,8 @@ def _link(source: Path, target: Path) -> None:
 class GoodSteps:
     """Saved steps that a rollback may go back to: no alarm held when they were saved, nor within a window after.
 
-    `window`: steps an alarm may take to show what was wrong already.
+    An alarm after step t has looked at `window` rows, the first of which was sampled by the policy of step t - window:
+    that policy is under suspicion, and the checkpoint has to be older.
     """
 
     def __init__(self, window: int, state: Iterable[int] = ()) -> None:
@@ -68,10 +69,10 @@ class GoodSteps:
         """A checkpoint is being written; only the newest that is old enough, and younger ones, are still of use."""
         if quiet:
             self.steps.append(step)
-        old = [s for s in self.steps if s <= step - self.window]
-        self.steps = [*old[-1:], *(s for s in self.steps if s > step - self.window)]
+        old = [s for s in self.steps if s < step - self.window]
+        self.steps = [*old[-1:], *(s for s in self.steps if s >= step - self.window)]
 
     def before(self, step: int) -> int | None:
         """The step to go back to from an alarm after `step`; the oldest where none is old enough, None without any."""
-        good = [s for s in self.steps if s <= step - self.window]
+        good = [s for s in self.steps if s < step - self.window]
         return good[-1] if good else (self.steps[0] if self.steps else None)
