@@ -19,6 +19,7 @@ from r1kit.config.sandbox import SandboxLimits, SandboxSettings
         ({"tier": "rlimits"}, "set allow_unsafe: true as well"),
         ({"tier": "docker"}, "Input should be 'auto', 'bubblewrap'"),
         ({"workers": 0}, "greater than or equal to 1"),
+        ({"libraries": "os.path"}, "should match pattern"),
         ({"limits": {"cpu_seconds": 0}}, "greater than 0"),
         ({"limits": {"memory": 5}}, "Extra inputs are not permitted"),
         ({"unsafe": True}, "Extra inputs are not permitted"),
@@ -34,3 +35,7 @@ def test_limits_that_are_set_and_no_others() -> None:
     assert SandboxLimits().changes() == {}
     limits = SandboxLimits(cpu_seconds=1.5, memory_mb=64, processes=4)
     assert limits.changes() == {"cpu_seconds": 1.5, "memory_bytes": 64 << 20, "processes": 4}
+
+
+def test_one_library_may_stand_alone() -> None:
+    assert SandboxSettings.model_validate({"libraries": "numpy"}).libraries == ("numpy",)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from r1kit.config.sandbox import SandboxLimits, SandboxSettings
-from r1kit.sandbox import SandboxError, open_by, shared_limits, shared_sandbox, use_sandbox
+from r1kit.sandbox import Job, SandboxError, open_by, open_sandbox, shared_limits, shared_sandbox, use_sandbox
 
+from .conftest import open_or_skip
 from .programs import python
 
 
@@ -41,3 +43,41 @@ def test_the_sandbox_of_a_process_is_one_and_follows_the_recipe(own_settings: No
     use_sandbox(SandboxSettings(tier="rlimits", allow_unsafe=True, limits=SandboxLimits(cpu_seconds=2.0, memory_mb=64)))
     assert shared_sandbox() is unsafe  # limits are the jobs'
     assert shared_limits() == {"cpu_seconds": 2.0, "memory_bytes": 64 << 20}
+
+
+@pytest.mark.parametrize("tier", ["bubblewrap", "unshare", "bubblewrap-single", "landlock", "rlimits"])
+def test_libraries_by_name_and_no_others(tier: str) -> None:
+    source = """
+        import os, sys
+        import numpy
+        from sub import x
+        print(int(numpy.arange(4).dot(numpy.ones(4))), numpy.random.rand() == numpy.random.RandomState(0).rand(), x)
+        try:
+            print(len(os.listdir("/proc/self/task")))
+        except OSError:
+            print(1)  # not to be seen under Landlock
+        try:
+            import pydantic
+        except ImportError:
+            print("no other")
+    """
+    open_or_skip(tier, workers=1).close()
+    settings = SandboxSettings(tier=tier, allow_unsafe=True, workers=1, libraries=("numpy",))  # type: ignore[arg-type]
+    with open_by(settings) as sandbox:
+        result = sandbox.run(python(source, files={"sub/__init__.py": b"x = 5"}))
+        assert (result.status, result.stdout) == ("ok", b"6 True 5\n1\nno other\n"), result
+        again = sandbox.run(Job(("python", "-c", "import numpy; print(numpy.arange(3).sum())")))
+        assert again.stdout == b"3\n", again
+
+
+def test_a_library_that_is_not_there_is_named() -> None:
+    with pytest.raises(SandboxError, match="'no_such_library' is not installed here"):
+        open_sandbox(libraries=("no_such_library",))
+
+
+def test_a_library_that_cannot_be_imported_inside_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tmp_path.chmod(0o755)
+    (tmp_path / "broken_one.py").write_text("import no_such_module_r1")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(SandboxError, match="library broken_one cannot be imported"):
+        open_sandbox(tier="rlimits", allow_unsafe=True, libraries=("broken_one",), workers=1)

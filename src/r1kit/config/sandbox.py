@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from r1kit.config.fields import Count, Positive, Settings
 
 Tier = Literal["auto", "bubblewrap", "unshare", "bubblewrap-single", "landlock", "rlimits"]
+LibraryName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*$")]
 MIB = 1 << 20
+
+
+def _as_tuple(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 class SandboxLimits(Settings):
@@ -41,6 +46,9 @@ class SandboxSettings(Settings):
         "private", description="shared: the programs of one worker share its namespaces; faster, two defences thinner"
     )
     workers: Count | None = Field(None, description="programs at a time; unset: the cores this process may use")
+    libraries: Annotated[tuple[LibraryName, ...], BeforeValidator(_as_tuple)] = Field(
+        (), description="installed Python libraries that programs may import beside the standard one, such as numpy"
+    )
     limits: SandboxLimits = Field(default_factory=SandboxLimits)
 
     @model_validator(mode="after")

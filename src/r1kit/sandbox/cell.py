@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ from typing import Any
 from r1kit.sandbox import frames
 from r1kit.sandbox.inside import watch
 from r1kit.sandbox.inside.supervisor import LONGEST
-from r1kit.sandbox.launch import ENVIRONMENT, dropped_user, first_message, plan, user_options
+from r1kit.sandbox.launch import ENVIRONMENT, Libraries, dropped_user, first_message, plan, user_options
 from r1kit.sandbox.protocol import Job, Limits, Result
 
 _START_SECONDS = 120.0
@@ -34,12 +35,13 @@ class CellLost(RuntimeError):
 class Cell:
     """Started on construction. Not to be shared between threads, except `cancel` and `kill`."""
 
-    def __init__(self, tier: str, isolation: str, limits: Limits, payload: int = 0) -> None:
+    def __init__(self, tier: str, isolation: str, libraries: Libraries, limits: Limits, payload: int = 0) -> None:
         self.box = tempfile.mkdtemp(prefix="r1kit-box-") if tier in ("landlock", "rlimits") else ""
         if self.box and (user := dropped_user()) is not None:
             os.chown(self.box, user, user)
-        launch = plan(tier, isolation=isolation, box=self.box, box_bytes=limits.disk_bytes + payload)
-        self.single, self._number, self._sending = launch.single, 0, threading.Lock()
+        size = limits.disk_bytes + payload
+        launch = plan(tier, isolation=isolation, box=self.box, box_bytes=size, libraries=libraries)
+        self.single, self._number, self._sending, self._ready = launch.single, 0, threading.Lock(), False
         self._wire, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the cell)
         owner = os.pidfd_open(os.getpid())
@@ -55,9 +57,22 @@ class Cell:
             self._wire.settimeout(_START_SECONDS)
             message = json.dumps(first_message(launch)).encode()
             self._wire.sendall(len(message).to_bytes(4, "big") + message)
+            self._await_first_word()
             frames.receive(self._wire)
+            self._ready = True
         except (OSError, EOFError, ValueError) as error:
             raise CellLost(f"no cell of tier {tier}: {self._last_words() or error}") from error
+
+    def _await_first_word(self) -> None:
+        """A starter that is killed half way may leave a child that waits for it, and holds the connection, for ever."""
+        poll, end = select.poll(), os.pidfd_open(self._process.pid)
+        for fd in (self._wire.fileno(), end):
+            poll.register(fd, select.POLLIN)
+        try:
+            if self._wire.fileno() not in dict(poll.poll(_START_SECONDS * 1000)):
+                raise EOFError("it ended before its first word")
+        finally:
+            os.close(end)
 
     @property
     def process(self) -> int:
@@ -111,6 +126,9 @@ class Cell:
         with contextlib.suppress(OSError):
             self._wire.shutdown(socket.SHUT_RDWR)
         self._wire.close()
+        if not self._ready:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
         try:
             self._process.wait(2)
         except subprocess.TimeoutExpired:

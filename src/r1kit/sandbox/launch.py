@@ -7,8 +7,9 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,27 @@ def find_python() -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Libraries:
+    """Installed Python libraries that programs may import, and what of the host they are made of."""
+
+    names: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+
+
+def find_libraries(names: Sequence[str]) -> Libraries:
+    """The named ones as they are installed for this interpreter. SandboxError for one that is not."""
+    paths: list[str] = []
+    for name in names:
+        spec = find_spec(name) if name.isidentifier() else None
+        if spec is None or spec.origin is None:
+            raise SandboxError(f"library {name!r} is not installed here: install it, or leave it out of libraries")
+        top = Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+        beside = top.parent / f"{name}.libs"  # where wheels keep the shared objects they bring along
+        paths += [str(top), *([str(beside)] if beside.is_dir() else [])]
+    return Libraries(tuple(names), tuple(paths))
+
+
 def _system() -> tuple[list[str], dict[str, str]]:
     """What is shown read-only, and the links of the root directory."""
     shown = ["/usr"]
@@ -141,11 +163,12 @@ def _bubblewrap(shown: list[str], links: dict[str, str], box_bytes: int | None) 
     return [*command, "--remount-ro", "/", "--"]
 
 
-def plan(tier: str, *, isolation: str, box: str, box_bytes: int) -> Launch:
+def plan(tier: str, *, isolation: str, box: str, box_bytes: int, libraries: Libraries) -> Launch:
     """The start of one cell. `box`: a directory of the host for the tiers without a file system of their own;
     `box_bytes`: the size of the file system where it is made before the program is known.
     """
     shown, links = _system()
+    shown += libraries.paths
     namespaces = tier in ("bubblewrap", "unshare")
     settings = {
         "tier": tier,
@@ -160,6 +183,8 @@ def plan(tier: str, *, isolation: str, box: str, box_bytes: int) -> Launch:
         "links": links,
         "devices": DEVICES,
         "protected": (),
+        "libraries": libraries.names,
+        "library_paths": libraries.paths,
     }
     python = [find_python(), "-s", "-S", "-c", _BOOT]  # not -I, which ignores the hash seed
     single = tier == "bubblewrap-single"

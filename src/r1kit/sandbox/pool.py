@@ -10,8 +10,10 @@ from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 
 from r1kit.sandbox.cell import Cell, CellLost
+from r1kit.sandbox.launch import Libraries
 from r1kit.sandbox.protocol import Job, Result
 
+NONE = Libraries()
 _ATTEMPTS = 6
 _BELIEVED = 4  # ends by SIGKILL in runs of one job before that is the program's own doing
 
@@ -34,8 +36,8 @@ def check_job(job: Job) -> None:
 class CellPool:
     """Runs jobs in up to `workers` cells at a time. Implements the Sandbox protocol."""
 
-    def __init__(self, tier: str, isolation: str, workers: int) -> None:
-        self.tier, self.isolation, self.workers = tier, isolation, workers
+    def __init__(self, tier: str, isolation: str, workers: int, libraries: Libraries = NONE) -> None:
+        self.tier, self.isolation, self.workers, self.libraries = tier, isolation, workers, libraries
         self._slots = threading.BoundedSemaphore(workers)
         self._lock = threading.Lock()
         self._idle: list[Cell] = []
@@ -101,7 +103,7 @@ class CellPool:
                 self._owner, self._idle = os.getpid(), []
             if self._idle:
                 return self._idle.pop()
-        return Cell(self.tier, self.isolation, job.limits, payload_bytes(job))
+        return Cell(self.tier, self.isolation, self.libraries, job.limits, payload_bytes(job))
 
     def _give_back(self, cell: Cell, fine: bool) -> None:
         with self._lock:

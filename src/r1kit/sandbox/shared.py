@@ -53,4 +53,5 @@ def open_by(settings: SandboxSettings) -> CellPool:
         allow_unsafe=settings.allow_unsafe,
         workers=settings.workers,
         isolation=settings.isolation,
+        libraries=settings.libraries,
     )

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from r1kit.sandbox.protocol import Job, Sandbox
+from r1kit.sandbox import Job, Sandbox, SandboxError, open_sandbox
 from r1kit.verifiers.code import CodeProblem, judge_code
 from r1kit.verifiers.code.formats import from_humaneval, from_leetcode, from_mbpp, from_taco
 from r1kit.verifiers.code.judge import completed
@@ -82,6 +82,17 @@ def test_references_pass(name: str, rows: Rows, sandbox: Sandbox) -> None:
     everything = runnable(name, rows(SETS[name][0]), sandbox)
     assert len(everything) >= SETS[name][3] - 20
     assert refused(name, everything, sandbox) == []
+
+
+def test_references_that_need_a_library_pass_where_it_is_offered(rows: Rows) -> None:
+    needy = [row for row in rows(SETS["leetcode"][0]) if "numpy" in SETS["leetcode"][2](row)]
+    assert needy
+    try:
+        box = open_sandbox(libraries=("numpy",))
+    except SandboxError as error:
+        pytest.skip(f"no sandbox with numpy here: {error}")
+    with box:
+        assert refused("leetcode", needy, box) == []
 
 
 def test_taco_references_pass(rows: Rows, sandbox: Sandbox) -> None:

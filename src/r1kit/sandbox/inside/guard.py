@@ -55,6 +55,10 @@ def _make_box(order: dict[str, Any]) -> str:
         kernel.mount("box", box, "tmpfs", kernel.MS_REMOUNT | kernel.MS_NOSUID | kernel.MS_NODEV, f"size={disk}")
     os.mkdir(f"{box}/work", 0o700)
     os.mkdir(f"{box}/tmp", 0o700)
+    if order["libraries"]:
+        os.mkdir(f"{box}/libraries", 0o700)
+        for path in order["library_paths"]:
+            os.symlink(path, f"{box}/libraries/{os.path.basename(path)}")
     return box
 
 

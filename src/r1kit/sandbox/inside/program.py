@@ -7,7 +7,9 @@ saves its start.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import fcntl
+import importlib
 import json
 import os
 import random
@@ -24,10 +26,13 @@ from r1kit.sandbox.syscalls import program_filter
 MIB = 1 << 20
 
 
-def environment(home: str) -> dict[str, str]:
+def environment(home: str, libraries: str = "") -> dict[str, str]:
+    """The variables of a program; `libraries`: where it finds those that it may import, if there are any."""
     # A fixed hash seed: the order of a set, and with it a verdict, is the same in every run.
     fixed = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "PYTHONHASHSEED": "0"}
-    return fixed | {"PYTHONDONTWRITEBYTECODE": "1", "HOME": home, "TMPDIR": home}
+    # One thread: a program's threads count as processes, and its CPU time is limited.
+    offered = {"PYTHONPATH": libraries, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"} if libraries else {}
+    return fixed | offered | {"PYTHONDONTWRITEBYTECODE": "1", "HOME": home, "TMPDIR": home}
 
 
 def set_limits(limits: dict[str, Any], extra_processes: int) -> None:
@@ -110,6 +115,20 @@ def prepare_python(variables: dict[str, str]) -> None:
         exec(compile("a, b = map(int, '1 2'.split())\n", "warm", "exec"), {"__name__": "warm"})
         json.loads(json.dumps({"warm": [1, 2.5, "three", None, True]}))
         _flush()
+
+
+def load(libraries: list[str], places: list[str]) -> None:
+    """Imports what programs may import beside the standard library, once for all of them. One that cannot be imported
+    fails in the program that asks for it, which can say why.
+    """
+    known = sys.path[:]
+    sys.path += dict.fromkeys(os.path.dirname(place) for place in places)  # with neighbours no program is to see
+    for name in libraries:
+        with contextlib.suppress(Exception):
+            importlib.import_module(name)
+    sys.path[:] = known + list(filter(None, [os.environ.get("PYTHONPATH")]))
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(0)  # as with random
 
 
 def run_python(arguments: list[str]) -> None:

@@ -22,7 +22,7 @@ _EXITING = 4  # PF_EXITING
 def descendants(ancestor: int) -> list[int]:
     """Every process below `ancestor`, itself left out."""
     found, todo = [], [ancestor]
-    children = _children if os.path.exists(f"/proc/{ancestor}/task/{ancestor}/children") else _table_of_children().get
+    children = _children if os.path.exists("/proc/thread-self/children") else _table_of_children().get
     while todo:
         below = children(todo.pop()) or []
         found += below
@@ -44,12 +44,12 @@ def _children(process: int) -> list[int]:
 def _table_of_children() -> dict[int, list[int]]:
     """For kernels built without lists of children: from every process's parent."""
     table: dict[int, list[int]] = {}
-    for name in os.listdir("/proc"):
+    for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat", "rb") as file:
                 parent = int(file.read().rpartition(b")")[2].split()[1])
         except (OSError, IndexError):
-            continue  # no process, or one that ended meanwhile
+            continue  # it ended meanwhile
         table.setdefault(parent, []).append(int(name))
     return table
 

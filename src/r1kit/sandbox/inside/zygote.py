@@ -34,7 +34,9 @@ def serve(wire: socket.socket, settings: dict[str, Any]) -> None:
     program_filter(kernel.MACHINE, protected=settings["protected"], only_itself=None)  # made once: it is kept
     kernel.hide_memory()
     home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if settings["private"] else -1
-    program.prepare_python(program.environment(f"{settings['box']}/tmp"))
+    box = settings["box"]
+    program.prepare_python(program.environment(f"{box}/tmp", f"{box}/libraries" if settings["libraries"] else ""))
+    program.load(settings["libraries"], settings["library_paths"])
     gc.collect()
     gc.freeze()
     guard_process = 0
