@@ -15,7 +15,7 @@ from r1kit.verifiers.math.reading import read
 from r1kit.verifiers.math.spelling import is_abstract, same_spelling, spelling
 
 Kind = Literal["yes", "no", "unparsable", "over_limit", "unknown", "gold_unread"]
-_INTEGER = re.compile(r"[-+]?\d+")
+_INTEGER = re.compile(r"[-+]?[0-9]+")
 _CHOICE = re.compile(r"\(?\s*([A-Z])\s*[).]?")
 _CHOSEN = re.compile(
     r"[\s(\[*\"']*(?:(?:the\s+)?(?:answer|option|choice)(?:\s+is)?\s*:?\s*)?[(\[*]*([A-Z])[)\]*]*(?:[.):：、]\s*(.*))?[\s.*\"']*",
@@ -23,12 +23,19 @@ _CHOSEN = re.compile(
 )
 # An operator without its bounds, or a list that goes on: no value, though parsers that drop the sign find one.
 _OPEN_ENDED = re.compile(r"\\(?:sum|prod|lim|int)(?![A-Za-z]|\s*(?:\\limits)?\s*[_^])|\\[lc]?dots|\.\.\.|…")
-# What a parser may drop, and with it the meaning: a relation with nothing on its left, a negation, a quantifier, a
-# modulus, a second line.
+# What a parser may drop, and with it the meaning: a relation with nothing on its left, an operator with nothing on its
+# right, a negation, a quantifier, a modulus, an arrow, a second line.
 _DROPPED = re.compile(
-    r"^[\s$]*(?:\\(?:leq?|geq?|lt|gt|leqslant|geqslant|neq?|not|sim)(?![A-Za-z])|[<>≤≥≠]|!=)"
-    r"|\\(?:neg|notin|forall|exists|nrightarrow|mod|bmod|pmod|min|max)(?![A-Za-z])|[¬∀∃∉]"
+    r"^[\s$]*(?:\\(?:leq?|geq?|lt|gt|leqslant|geqslant|neq?|not|sim|(?:sub|sup)set(?:eq)?|cong|equiv|propto|mid)"
+    r"(?![A-Za-z])|[<>≤≥≠]|!=)"
+    r"|(?:\\(?:times|cdot|div|pm|cup|cap)(?![A-Za-z])|[/=<>×÷]|(?<![\^_{])[-+])[\s$.]*$"
+    r"|\\(?:neg|notin|forall|exists|nrightarrow|mod|bmod|pmod|to|rightarrow|mapsto)(?![A-Za-z])|[¬∀∃∉→]"
+    r"|\\(?:min|max)(?![A-Za-z]|\s*(?:\\left)?\s*(?:[({]|\\\{))"
 )
+# Where an arrow is at home.
+_LIMIT = re.compile(r"\\lim(?![A-Za-z])\s*(?:\\limits)?\s*_\s*\{[^{}]*\}")
+# A decimal that shows its cycle three times: 0.333..., 0.142857142857142857...
+_CYCLE = re.compile(r"(?<!\d)(\d{0,20})\.(\d{0,9}?)(\d{1,9}?)(\3{2,9})\s*(?:\.\.\.|…|\\[lc]?dots(?![A-Za-z]))")
 _SECOND_LINE = re.compile(r"\\\\\s*[^\s\\]")
 _NO_LETTER = re.compile(r"[^0-9A-Za-z]+")
 _TEXT = re.compile(r"\\(?:text(?:bf|rm|it)?|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
@@ -85,7 +92,10 @@ def _unread(prediction: str, gold: str) -> Decision:
 
 
 def _against(prediction: str, gold: str, wanted: Answer, policy: MathPolicy) -> Decision:
-    if any(mark.search(prediction) and not mark.search(gold) for mark in (_OPEN_ENDED, _DROPPED)):
+    if "..." in prediction or "dots" in prediction or "…" in prediction:
+        prediction = _CYCLE.sub(r"\1.\2\\overline{\3}", prediction)
+    plain = _LIMIT.sub(" ", prediction) if "\\lim" in prediction else prediction
+    if any(mark.search(plain) and not mark.search(gold) for mark in (_OPEN_ENDED, _DROPPED)):
         return Decision("unparsable")
     if _SECOND_LINE.search(prediction) and not _SECOND_LINE.search(gold) and "\\begin" not in prediction:
         return Decision("unparsable")

@@ -21,21 +21,37 @@ MAX_BOXES = 64
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
 _BARE_BOX = re.compile(r"-?\d[\d.,/]*|[A-Za-z](?![A-Za-z])")
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+?)[ \t]*$", re.MULTILINE)
-_LINE = re.compile(r"^[\s>*_#-]*(?:final\s+)?answer[\s*_]*[:：][\s*_]*(.+?)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(
+    r"^[\s>*_#-]*(?:(?:final\s+)?answer[\s*_]*[:：]|final\s+answer[ \t*_]*\n)[\s*_]*(.+?)[ \t*_]*$",
+    re.IGNORECASE | re.MULTILINE,
+)
 _PHRASES = (
     re.compile(
-        r"(?:final\s+answer|correct\s+answer|answer|solution|result)\s*(?:is|are|:|=|：)+\s*(?:that\s+)?[:：]?\s*",
+        r"(?<!wrong )(?<!incorrect )(?:answers?|solutions?|results?)\s*(?:is|are|:|=|：)+\s*(?:that\s+)?[:：]?\s*",
         re.IGNORECASE,
     ),
     re.compile(
-        r"(?:最终答案|正确答案|答案|结果|答)\s*(?:应该|应)?\s*(?:是|为|选|:|：|=)+\s*[:：]?\s*"
-        r"|(?:故选|应选|因此选|所以选)\s*[:：]?\s*"
+        r"(?:答案|结果|答)\**\s*(?:应该|应|大约|约|可能|就)?\s*(?:是|为|等于|选|:|：|=)+\s*[:：]?\s*|答案不是[^，。]{1,40}，而是"
+        r"|(?:故选|应选|因此选|所以选)\s*[:：]?\s*|(?:^|[，。\s])选\s*(?=[A-H](?![A-Za-z]))"
     ),
 )
-_SENTENCE_END = re.compile(r"(?<!\d)[.。！!？?](?=\s|$|[^\d\s])|\.(?=\s|$)|\n|。|；(?=\D)|，(?=[^\d\s(（\-$\\])")
+# Said of other quantities too: only where nothing says "answer" and no number follows.
+_WEAK_PHRASES = (
+    re.compile(r"(?:取值范围|值|概率)\s*(?:是|为|等于|:|：)\s*"),
+    re.compile(
+        r"(?:^|(?<=[.,]\s))(?:the|its|their)\s+(?:(?!(?:wrong|incorrect|not|no|other)\b)[a-z-]+\s+){1,5}"
+        r"(?:is|are|equals?|was)\s+(?=[-\d$\\(])",
+        re.IGNORECASE,
+    ),
+)
+_SUBJECT = re.compile(
+    r"(?:(?!不|没|未|至[少多]|超过|[大小]于|可能)[一-鿿，]){1,20}?(?:有|需要?|要|共|得|等于|剩下?)\s*(?=[-\d$\\])"
+)
+_SENTENCE_END = re.compile(r"(?<!\d)[.!?](?=\s|$|[^\d\s])|\.(?=\s|$)|[\n。！？]|；(?=\D)|，(?=[^\d\s(（\-$\\])")
 # Where the answer of a sentence ends and its reason, or what it is not, begins.
 _ASIDE = re.compile(
-    r",?\s+(?:i\.e\.|that\s+is|namely|since|because|which)(?=\W)|\s*[,(]\s*(?:not|rather\s+than)\s|[（(，]?因为",
+    r",?\s+(?:i\.e\.|that\s+is|namely|since|because|which|or\s+so|for\s+(?:all|any|every))(?=\W|$)"
+    r"|,\s*where(?=\W)|\s*[,(]\s*(?:not|rather\s+than)\s|[（(，]?因为",
     re.IGNORECASE,
 )
 # What makes the number beside it a bound, or takes it back: it stays with the number, so that nobody reads a value.
@@ -49,7 +65,7 @@ _UNBOUND = re.compile(
 )
 _HOPE = re.compile(r"[.\s]*I hope it is correct\.?\s*$", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
-_NUMBER = re.compile(r"[-+]?(?<![\w.])\$?\d+(?:,\d+)*(?:\.\d+)?(?:\s*/\s*\d+)?%?")
+_NUMBER = re.compile(r"[-+]?(?<![A-Za-z0-9_.])\$?\d+(?:,\d+)*(?:\.\d+)?(?:\s*/\s*\d+)?%?")
 _ANSWER = re.compile(rf"{_FORMULA.pattern}|{_NUMBER.pattern}")
 _TAIL = 20_000
 
@@ -84,7 +100,8 @@ def extract(response: str, policy: MathPolicy, *, opened: bool = False) -> Extra
     wanted = policy.answer
     found = None
     if wanted in ("any", "tag") and "<answer>" in text:
-        return _tag(text, policy)
+        found = _tag(text, policy)
+        return found and _unphrased(found, policy)
     if wanted in ("any", "boxed"):
         found = _boxed(text, policy)
         if found is None and "\\boxed" in text:
@@ -93,7 +110,9 @@ def extract(response: str, policy: MathPolicy, *, opened: bool = False) -> Extra
         found = _last(_HASHES, text, "hashes", policy)
     if found is None and wanted in ("any", "line"):
         found = _last(_LINE, text, "line", policy)
-    if found is None and wanted == "any" and not policy.strict:
+    if found is not None:
+        return _unphrased(found, policy)
+    if wanted == "any" and not policy.strict:
         found = _phrase(text, policy) or _formula(text, policy) or _number(text)
     return found
 
@@ -201,22 +220,39 @@ def _boxed(text: str, policy: MathPolicy, anywhere: bool = False) -> Extracted |
 def _phrase(text: str, policy: MathPolicy) -> Extracted | None:
     """What follows the last "the answer is" or 答案是, to the end of its sentence."""
     tail = _HOPE.sub("", text[-_TAIL:])
-    found = sorted((m.end(), m.start()) for pattern in _PHRASES for m in pattern.finditer(tail))
-    for index in range(len(found) - 1, -1, -1):
-        end, start = found[index]
-        rest = _ASIDE.split(tail[end:], maxsplit=1)[0]
-        formula = _FORMULA.match(rest)
-        stop = _SENTENCE_END.search(rest, formula.end() if formula else 0)
-        span = rest[: stop.start()] if stop else rest
-        span = span.strip(" *_`\t").removeprefix("}").strip()  # \\text{The answer is } 4
-        if not span:
-            continue
-        span = _hedged(span, rest[stop.start() :] if stop else "", policy)
-        before = _ANSWER.match(tail, found[index - 1][0], start) if index and policy.hedges == "wrong" else None
-        if before and joint(tail[before.end() : start], adjacent=False) == OR:
-            span = f"{before[0]}{OR}{span}"
-        return Extracted(span, "phrase")
+    for phrases in (_PHRASES, _WEAK_PHRASES):
+        found = sorted((m.end(), m.start()) for pattern in phrases for m in pattern.finditer(tail))
+        for index in range(len(found) - 1, -1, -1):
+            end, start = found[index]
+            rest = _ASIDE.split(tail[end:], maxsplit=1)[0]
+            formula = _FORMULA.match(rest)
+            stop = _SENTENCE_END.search(rest, formula.end() if formula else 0)
+            span = rest[: stop.start()] if stop else rest
+            span = span.strip(" *_`\t").removeprefix("}").strip()  # \\text{The answer is } 4
+            if not span:
+                continue
+            if phrases is _WEAK_PHRASES and stop and re.search(r"\d", tail[end + stop.start() :]):
+                continue
+            span = _hedged(without_subject(span), rest[stop.start() :] if stop else "", policy)
+            before = _ANSWER.match(tail, found[index - 1][0], start) if index and policy.hedges == "wrong" else None
+            if before and joint(tail[before.end() : start], adjacent=False) == OR:
+                span = f"{before[0]}{OR}{span}"
+            return Extracted(span, "phrase")
     return None
+
+
+def without_subject(text: str) -> str:
+    """小明一共有42个苹果 is 42个苹果."""
+    match = _SUBJECT.match(text)
+    return text[match.end() :] if match else text
+
+
+def _unphrased(found: Extracted, policy: MathPolicy) -> Extracted:
+    """ "The answer is 42" within a box, a tag or a line: 42."""
+    if not any(pattern.search(found.text) for pattern in _PHRASES):
+        return found
+    inner = _phrase(found.text, policy)
+    return found if inner is None else Extracted(inner.text, found.where)
 
 
 def _formula(text: str, policy: MathPolicy) -> Extracted | None:

@@ -38,7 +38,15 @@ _TAKEN_BACK = re.compile(
     r"re-check(?:ing)?|instead|scratch|in\s+fact|let\s+me)\b|不对|错|更正|其实|实际|重新|不是",
     re.IGNORECASE,
 )
-_AFTER = re.compile(rf"{_CLOSING}{_MARK}(?:{_FILLER}){{0,20}}?({_FORMULA}|{_NUMBER}{_CLAUSE_END})", re.IGNORECASE)
+_AFTER = re.compile(
+    rf"{_CLOSING}(?:{_MARK}|(?:actually|wait|no|sorry|correction)\b|不对|更正)(?:{_FILLER}){{0,20}}?({_FORMULA}|{_NUMBER}{_CLAUSE_END})",
+    re.IGNORECASE,
+)
+_ALSO = re.compile(
+    rf"{_CLOSING}(?:(?:however|though|although)\b[\s,]*)?({_FORMULA}|{_NUMBER})\s+(?:is|could\s+be|may\s+be|would\s+be)\s+"
+    r"(?:also|equally)\b",
+    re.IGNORECASE,
+)
 _BEFORE = re.compile(
     rf"(?:^|[\s(:：是为])({_FORMULA}|{_NUMBER})[\s,，]*(?:\bor\b|或者?|要么|还是)(?:{_FILLER}){{0,20}}$", re.IGNORECASE
 )
@@ -64,8 +72,8 @@ def joint(between: str, *, adjacent: bool = True) -> str | None:
 
 
 def alternative_after(text: str) -> str | None:
-    """The value that an alternative right behind an answer names: `41` of ", or maybe 41."."""
-    match = _AFTER.match(text[:MAX_BETWEEN])
+    """The value that an alternative or a correction right behind an answer names: `41` of ", or maybe 41."."""
+    match = _AFTER.match(text[:MAX_BETWEEN]) or _ALSO.match(text[:MAX_BETWEEN])
     return match[1] if match else None
 
 

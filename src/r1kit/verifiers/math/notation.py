@@ -133,6 +133,9 @@ _TWICE_ESCAPED = re.compile(r"\\\\(?=[A-Za-z])")
 _LONE_THOUSANDS = re.compile(r"\s*[-+]?\s*\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*")
 _SPACE_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?: \d{3})+(?![\d/])")
 _DECIMAL_COMMA = re.compile(r"(?<![\d,])(\d+),(\d+)(?![\d,])")
+# C_5^2 is a number of combinations, A_5^2 (or P) of arrangements, in Chinese schools and others.
+_CHOSEN = re.compile(r"\x02?(?<![A-Za-z\\])([CAP])\x02?\s*_\s*\{?\s*(\d{1,4})\s*\}?\s*\^\s*\{?\s*(\d{1,4})\s*\}?")
+_TEMPERATURE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(\x02?[CF]\x02?)(?![A-Za-z])")
 _TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*10\s*(?=\^)")
 _EMPHASIS = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*(?![\w(])|^__(.+)__$")
 
@@ -150,13 +153,17 @@ def tidy(text: str, reading: Reading) -> str:
     if "d" in text and ("/" in text or "\\frac" in text):
         text = _DERIVATIVE.sub(_prime, text)
     if "^" in text:
-        text = _TIMES_TEN.sub(r" \\times 10", text)
+        text = _TEMPERATURE.sub(r"\\circ \1", _TIMES_TEN.sub(r" \\times 10", text))
+        if "_" in text:
+            text = _CHOSEN.sub(_counted, text)
     if reading.decimal_comma:
         text = _DECIMAL_COMMA.sub(r"\1.\2", text)
     if reading.thousands and ("," in text or " " in text):
         text = _COMMA_THOUSANDS.sub(_join, text)
         text = _SPACE_THOUSANDS.sub(_join, text)
     text = text.strip()
+    if text[:1] == '"' == text[-1:]:
+        text = text.strip('" ')
     return text.rstrip(" \t\n\r.,;:?。") if text.endswith((".", ",", ";", ":", "?")) else text
 
 
@@ -166,6 +173,13 @@ def _prime(match: re.Match[str]) -> str:
         return match[0]
     marks = "''" if match["n"] else "'"
     return f" {name}{marks} "
+
+
+def _counted(match: re.Match[str]) -> str:
+    kind, n, k = match[1], int(match[2]), int(match[3])
+    if k > n:
+        return match[0]
+    return rf"\binom{{{n}}}{{{k}}}" if kind == "C" else rf"(\frac{{{n}!}}{{{n - k}!}})"
 
 
 def lone_thousands(text: str) -> bool:
@@ -178,6 +192,7 @@ def _join(match: re.Match[str]) -> str:
 
 
 def _ascii(text: str) -> str:
+    text = text.rstrip("！").replace("根号", r"\sqrt ")
     text = _RAISED_RUN.sub(lambda m: "^{" + "".join(_RAISED[c] for c in m[0]) + "}", text)
     text = _LOWERED_RUN.sub(lambda m: "_{" + "".join(_LOWERED[c] for c in m[0]) + "}", text)
     return text.translate(_TRANSLATION)

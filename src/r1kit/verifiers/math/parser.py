@@ -340,7 +340,7 @@ class Parser:
         return self.group() if self.peek() == ("o", "{") else self.atom()
 
     def applied(self, name: str, base: Node | None) -> Node:
-        if self.peek()[0] == "o" and self.peek()[1] in ("(", "[", "{"):
+        if self.peek()[0] == "o" and self.peek()[1] in ("(", "[", "{", "{{"):
             arguments = self.arguments()
         elif name in _BRACKETED:
             raise NotMathError(f"{name} without brackets")

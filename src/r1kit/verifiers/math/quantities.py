@@ -23,7 +23,9 @@ def same_quantity(gold: Value, prediction: Value, policy: MathPolicy) -> Same:
     """The whole rule for two values."""
     if _infinite(gold.node) or _infinite(prediction.node):
         return _infinite(gold.node) == _infinite(prediction.node)
-    prediction = _with_letter_unit(gold, prediction)
+    gold, prediction = _with_letter_units(gold, prediction)
+    if gold.degree and prediction.unit == "rad":
+        return same_node(("deg", gold.node), prediction.node)
     factor = _unit_factor(gold, prediction, policy)
     if factor is None:
         return False
@@ -31,7 +33,8 @@ def same_quantity(gold: Value, prediction: Value, policy: MathPolicy) -> Same:
         return False
     node = prediction.node
     scales = _percent_scales(gold, prediction, policy)
-    results = [_compare(gold, prediction, node, scale * factor, policy) for scale in scales]
+    alike = gold.percent == prediction.percent
+    results = [_compare(gold, prediction, node, s * factor, policy, rounds=alike or s != 1) for s in scales]
     results += [_compare_degrees(gold, prediction, policy)] if gold.degree != prediction.degree else []
     if gold.degree != prediction.degree and policy.degrees != "drop":
         results = results[-1:]
@@ -61,13 +64,27 @@ def _unit_factor(gold: Value, prediction: Value, policy: MathPolicy) -> Fraction
     return conversion(g, p)
 
 
-def _with_letter_unit(gold: Value, prediction: Value) -> Value:
-    """`5 m` against a gold without variables: m is metres, no variable."""
-    node = prediction.node
-    is_number = node[0] == "*" and len(node[1]) == 2 and node[1][0][0] == "n" and node[1][1][0] == "v"
-    if prediction.unit or not is_number or node[1][1][1] not in BARE_LETTERS or variables(gold.node):
-        return prediction
-    return Value(node[1][0], canonical_unit(node[1][1][1]), name=prediction.name)
+def _letter_unit(value: Value) -> Value | None:
+    """`5 m` and `5 m^2` as a number and a unit."""
+    node = value.node
+    if value.unit or node[0] != "*" or len(node[1]) != 2 or node[1][0][0] != "n":
+        return None
+    number, letter = node[1]
+    power = ""
+    if letter[0] == "^" and letter[2] in (("n", 2), ("n", 3)):
+        letter, power = letter[1], f"^{letter[2][1]}"
+    if letter[0] != "v" or letter[1] not in BARE_LETTERS:
+        return None
+    return Value(number, canonical_unit(letter[1]) + power, name=value.name)
+
+
+def _with_letter_units(gold: Value, prediction: Value) -> tuple[Value, Value]:
+    """Letters as units: of the prediction beside a gold without variables, of the gold beside a prediction's unit."""
+    if not variables(gold.node):
+        return gold, _letter_unit(prediction) or prediction
+    if prediction.unit:
+        return _letter_unit(gold) or gold, prediction
+    return gold, prediction
 
 
 def _percent_scales(gold: Value, prediction: Value, policy: MathPolicy) -> list[Fraction]:
@@ -88,14 +105,16 @@ def _compare_degrees(gold: Value, prediction: Value, policy: MathPolicy) -> Same
     return same_node(left, right)
 
 
-def _compare(gold: Value, prediction: Value, node: Node, scale: Fraction, policy: MathPolicy) -> Same:
+def _compare(
+    gold: Value, prediction: Value, node: Node, scale: Fraction, policy: MathPolicy, *, rounds: bool = True
+) -> Same:
     if scale != 1:
         node = ("*", [("n", scale), node])
         form = try_form(node)
     else:
         form = prediction.form if node is prediction.node else try_form(node)
     result = same_forms(gold.form, form, gold.node, node)
-    if result is not False or policy.decimals == "exact":
+    if result is not False or policy.decimals == "exact" or not rounds:
         return result
     if any(same_node(gold.node, n) for n in prediction.approximations):
         return True

@@ -22,7 +22,7 @@ from r1kit.verifiers.math.policy import Reading
 from r1kit.verifiers.math.relations import read_relation, relation_positions
 from r1kit.verifiers.math.signs import expand_signs
 from r1kit.verifiers.math.tokens import Token, match_brackets, tokenize
-from r1kit.verifiers.math.units import PERCENT_WORDS, SCALES, split_unit
+from r1kit.verifiers.math.units import PERCENT_WORDS, SCALES, split_unit, total
 
 _FRENCH = re.compile(r"([\[\]])([^\[\]()]*,[^\[\]()]*)([\[\]])")
 _BASED = re.compile(r"(-?\s*[0-9A-Z ]*[0-9A-Z](?:\.[0-9A-Z]+)?)\s*_\s*\{?\s*\(?\s*(\d{1,2}|[a-z]+)\s*\)?\s*\}?")
@@ -31,6 +31,8 @@ _CLOCK = re.compile(r"(\d{1,2})\s*:\s*(\d{2})(?:\s*:\s*(\d{2}))?\s*(?:([ap])\s*\
 _INTEGER = re.compile(r"[-+]?\d{1,200}")
 _LEADING_WORDS = frozenset(("approximately", "about", "roughly", "exactly", "only", "just", "约", "大约", "共", "大概"))
 _NO_WORDS = re.compile(r"[=<>^_*|~]|\d\s*[+/]|[+/]\s*\d")
+# 2 hours 30 minutes
+_COMPOUND = re.compile(r"(?<![\w.])(\d[\d.]*\s*\x02?[A-Za-z]{1,12}\x02?)\s+(?=\d[\d.]*\s*\x02?[A-Za-z])")
 _POSITIVE = frozenset(("^+", "_+", "^{+}", "_{+}", "_{>0}"))
 _ALL_REALS = frozenset(("all real numbers", "all reals", "the real numbers", "all real values"))
 _SEPARATORS = (",", ";", "or", "and", "、")
@@ -61,6 +63,8 @@ def read(text: str, reading: Reading) -> Answer:
             raise UnsupportedError("words and commands together") from None
         if _NO_WORDS.search(tidied):
             raise
+        if (spread := _COMPOUND.sub(r"\1 and ", tidied)) != tidied:
+            return read(spread, reading)
         return read_words(tidied)
 
 
@@ -318,6 +322,8 @@ class Reader:
         value = Value(nodes[0], unit, percent, degree, reduced=is_reduced(node))
         plain = [value_ for _, value_ in self.tokens[start:stop]]
         text = "".join(plain).removeprefix("-").removeprefix("+")
+        if percent or degree:
+            text = text.rstrip("%°^{}")
         if text.isdigit():
             value.integer = True
         elif match := re.fullmatch(r"(\d*)\.(\d+)(?:\*10\^\{?-?\d+\}?|[eE][+-]?\d+)?", text):
@@ -337,11 +343,19 @@ def is_reduced(node: Node) -> bool:
     return True
 
 
+def _summed(items: list[Answer], words: list[str]) -> Value | None:
+    """2 hours and 30 minutes."""
+    parts = [(i.node[1], i.unit) for i in items if isinstance(i, Value) and i.node[0] == "n" and i.unit and not i.name]
+    if set(words) != {"and"} or len(parts) < len(items) or (sum_ := total(parts)) is None:
+        return None
+    return Value(("n", sum_), parts[0][1])
+
+
 def combine(items: list[Answer], words: list[str]) -> Answer:
     """Several items as one answer: inequalities become a region, the rest a listing without brackets."""
     if len(items) == 1:
         return items[0]
-    merged = regions.combine_inequalities(items, words)
+    merged = regions.combine_inequalities(items, words) or _summed(items, words)
     if merged is not None:
         return merged
     flat: list[Answer] = []

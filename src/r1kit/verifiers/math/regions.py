@@ -38,6 +38,10 @@ def as_region(answer: Answer) -> Region | None:
         return answer
     if not isinstance(answer, Listing):
         return None
+    if answer.bare and len(answer.items) > 1:  # (1, 2), (3, 4) beside a union
+        parts = [as_region(i) for i in answer.items if isinstance(i, (Listing, Region)) and i.name is None]
+        known = [p for p in parts if p is not None]
+        return _normal([piece for p in known for piece in p.pieces]) if len(known) == len(answer.items) else None
     values = [i for i in answer.items if isinstance(i, Value) and i.name is None]
     if len(values) != len(answer.items):
         return None

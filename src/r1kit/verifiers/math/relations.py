@@ -36,7 +36,10 @@ def read_relation(reader: Reader, start: int, end: int) -> Answer:
     if "∈" in ops:
         if ops != ["∈"]:
             raise UnsupportedError("a relation beside ∈")
-        return _named(reader.item(*bounds[1]), read_name(reader, *bounds[0]))
+        found = reader.item(*bounds[1])
+        if bounds[0][0] == bounds[0][1] and isinstance(found, Value):
+            return Contradiction()
+        return _named(found, read_name(reader, *bounds[0]))
     if any(op in ORDER for op in ops):
         if not all(op in ORDER for op in ops):
             raise UnsupportedError("an equality beside an inequality")
@@ -108,6 +111,8 @@ def _equalities(reader: Reader, bounds: list[tuple[int, int]], ops: list[str]) -
     if bounds[0][0] == bounds[0][1]:  # ≈ 8.24
         rest = bounds[1:]
         return reader.simple(*rest[0]) if len(rest) == 1 else _equalities(reader, rest, ops[1:])
+    if len(bounds) == 2 and ops == ["="] and (name := _variable_behind(reader, bounds)) is not None:
+        return _named(reader.simple(*bounds[0]), name)
     name = read_name(reader, *bounds[0])
     if name is not None and len(bounds) > 2 and set(ops) == {"="}:
         names = [read_name(reader, *b) for b in bounds[:-1]]
@@ -129,6 +134,14 @@ def _equalities(reader: Reader, bounds: list[tuple[int, int]], ops: list[str]) -
         relations: list[Answer] = [Relation("=", n[1], n[2]) for n in nodes]
         return relations[0] if len(relations) == 1 else Listing(relations)
     return _chain(reader, None, bounds, ops)
+
+
+def _variable_behind(reader: Reader, bounds: list[tuple[int, int]]) -> Name | None:
+    """x of `12 = x`."""
+    name = read_name(reader, *bounds[1])
+    if name is None or not name.plain or name.node is None or variables(reader.node(*bounds[0])):
+        return None
+    return name
 
 
 class _NotAssignmentError(Exception):

@@ -159,6 +159,8 @@ def _word(value: str, tokens: list[Token]) -> None:
         tokens.append(("o", _SEPARATORS[value]))
     elif value in ("sqrt", "cbrt", "binom"):
         tokens.append(("c", value))
+    elif value == "min" and tokens and tokens[-1][0] == "n":
+        tokens.append(("w", value))  # minutes
     elif value in FUNCTIONS:
         tokens.append(("f", _RENAMED.get(value, value)))
     elif value in _CONSTANTS:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from r1kit.verifiers.math.tokens import Token
+
+Rational = int | Fraction
 
 # canonical name: (dimension, factor to the dimension's base, spellings)
 _TABLE: dict[str, tuple[str, Fraction, str]] = {
@@ -82,6 +86,7 @@ _NO_UNIT_CHINESE = re.compile(
 # Of a length ("square feet", "feet squared") or a time ("per second squared"); beside anything else it is an operation.
 _POWERS = {"square": 2, "sq": 2, "squared": 2, "cubic": 3, "cu": 3, "cubed": 3, "平方": 2, "立方": 3}
 _RAISED = frozenset(name for name, row in _TABLE.items() if row[0] in ("length", "inch", "time", ""))
+_RENAMED = {"mi/h": "mph", "° c": "°C", "° °C": "°C", "° f": "°F", "° °F": "°F"}
 MAX_PARTS, MAX_WORD = 6, 24
 # Set without \text, a single letter is a unit only beside a plain number whose gold has no variables.
 BARE_LETTERS = frozenset("mgshLNJ")
@@ -114,6 +119,8 @@ def _begins_unit(tokens: list[Token], index: int, end: int) -> bool:
         return True
     if kind == "w":
         return value in _CANONICAL or value in _POWERS or len(value) > 3 or not value.isascii()
+    if value in "mg" and kind == "v" and tokens[index - 1][0] == "n":  # m/s, g/cm^3
+        return [v for _, v in tokens[index + 1 : index + 3]] in (["/", "s"], ["/", "h"], ["/", "cm"], ["/", "L"])
     if value == "°":
         following = tokens[index + 1] if index + 1 < end else ("", "")
         return following[1] in ("C", "F")
@@ -160,7 +167,7 @@ def _canonical_phrase(tokens: list[Token]) -> str | None:
     if power > 1 or len(parts) > MAX_PARTS or any(len(p) > MAX_WORD for p in parts):
         return None  # prose, no unit
     text = "".join(parts) if any(p in "^/-" or p.startswith("^") for p in parts) else " ".join(p for p in parts if p)
-    return {"mi/h": "mph"}.get(text, text)
+    return _RENAMED.get(text, text)
 
 
 def _operation(word: str) -> bool:
@@ -202,3 +209,15 @@ def _split_power(unit: str) -> tuple[str, int] | None:
     if name not in _TABLE or not name or (power and not power.isdigit()) or len(power) > 1:
         return None
     return name, int(power or 1)
+
+
+def total(parts: Sequence[tuple[Rational, str | None]]) -> Rational | None:
+    """2 hours 30 minutes in hours: amounts in ever smaller units of one dimension; None for anything else."""
+    rows = [_TABLE.get(unit or "") for _, unit in parts]
+    known = [row for row in rows if row is not None and row[0]]
+    if len(known) < len(parts) or len({row[0] for row in known}) != 1:
+        return None
+    factors = [row[1] for row in known]
+    if any(a <= b for a, b in pairwise(factors)):
+        return None
+    return sum(amount * factor for (amount, _), factor in zip(parts, factors, strict=True)) / factors[0]

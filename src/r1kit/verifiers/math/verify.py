@@ -11,16 +11,19 @@ from typing import Protocol
 
 from r1kit.records import Verdict
 from r1kit.verifiers.math.exact import Decision, decide
-from r1kit.verifiers.math.extraction import MAX_RESPONSE, extract
+from r1kit.verifiers.math.extraction import MAX_RESPONSE, extract, without_subject
 from r1kit.verifiers.math.limits import MAX_CHARS
 from r1kit.verifiers.math.policy import DEFAULT_POLICY, MathPolicy
 from r1kit.verifiers.math.voter_pool import PoolError, VoterPool
 
 SHOWN = 400
 _WRAPPED = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])|<answer>|####\s|</?think>")
-_LEADING = re.compile(r"^\$?(?:therefore|thus|so|hence|then|所以|因此|综上|故)[\s,，:：]+", re.IGNORECASE)
+_LEADING = re.compile(r"^\$?(?:therefore|thus|so|hence|then|所以|因此|综上所述|综上|故)[\s,，:：]+", re.IGNORECASE)
 _ROUNDED = re.compile(r"\s*(?:=|≈|\\approx)\s*-?\d{0,20}\.\d{1,40}\s*(?:\.\.\.|…|\\[lc]?dots)\s*\$?$")  # 1/3 = 0.333...
-_PROSE = re.compile(r"(?:answer|solution|result|答案|故选|结果)", re.IGNORECASE)
+_PROSE = re.compile(
+    r"answer|solution|result|答案|故选|结果|答\s*[:：]|取值范围|值[是为]|选\s*[A-H]|\b(?:is|are|equals?)\s+[-$(]?\d",
+    re.IGNORECASE,
+)
 
 
 class Voter(Protocol):
@@ -120,7 +123,7 @@ def _unwrapped(text: str, policy: MathPolicy) -> str:
         found = extract(text, policy)
         if found is not None and found.where in ("phrase", "line"):
             return found.text
-    return text
+    return text if text.isascii() else without_subject(text)
 
 
 def _judged(text: str, gold: str, policy: MathPolicy, voters: Sequence[Voter], start: float) -> Verdict:
