@@ -319,10 +319,42 @@ GLOSSARY: tuple[Entry, ...] = (
     Entry(
         "loss",
         ("loss",),
-        "In pre-training the mean negative log-likelihood of the next token, in nats. In RL the surrogate "
-        "objective, whose height means nothing: read reward and accuracy instead.",
-        "Pre-training: falls steeply, then slowly.",
-        "Pre-training loss goes up or is not a number: lower the learning rate, check grad_clip.",
+        "In pre-training and supervised fine-tuning the mean negative log-likelihood of the learned tokens, in nats. "
+        "In RL the surrogate objective, whose height means nothing: read reward and accuracy instead.",
+        "Pre-training: falls steeply, then slowly. Fine-tuning: falls a step at the start of every epoch.",
+        "It goes up or is not a number: lower the learning rate, check grad_clip.",
+    ),
+    Entry(
+        "token accuracy",
+        ("token_accuracy",),
+        "In supervised fine-tuning the share of learned tokens that the model ranks first, given those before them.",
+        "Rises with every epoch.",
+        "Rises while held-out accuracy stands still: fewer epochs, or more data.",
+    ),
+    Entry(
+        "held-out loss",
+        ("held_out_loss", "held_out_accuracy"),
+        "Loss and token accuracy on the prompts kept out of supervised training, at the end of each epoch.",
+        "The loss falls, then flattens.",
+        "Rises while the training loss falls: the data are learned by heart. Train fewer epochs, or let select: loss "
+        "take the best one.",
+    ),
+    Entry(
+        "epoch",
+        ("epoch",),
+        "The pass over the data in which a step of supervised fine-tuning lies, from 1.",
+        "As the recipe says.",
+        "Nothing to do; it is shown so that jumps of the loss can be matched with it.",
+    ),
+    Entry(
+        "kept answers",
+        ("kept_share", "kept", "answers", "rejected", "unfinished", "not_judged", "duplicate", "surplus", "unsolved"),
+        "In a generate stage the answers sampled and kept in a wave, and those that were not by their first reason: a "
+        "required verdict below full marks, cut at the cap, could not be judged, the same text twice, more than "
+        "per_problem. unsolved counts problems without a kept answer.",
+        "Most problems keep an answer; not_judged is 0.",
+        "Many unfinished: raise sampling.max_tokens. Many unsolved: more samples, or a better teacher. not_judged "
+        "above 0: look at the run's log for the verifier's or the engine's error.",
     ),
     Entry(
         "learning rate",

@@ -32,6 +32,8 @@ REPORT_NAME = "report.html"
 STAGE_TITLES = {
     "rl": "Reinforcement learning",
     "pretrain": "Pre-training",
+    "generate": "Generated answers",
+    "sft": "Supervised fine-tuning",
     "evaluate": "Evaluation",
     "report": "Report",
 }
