@@ -88,6 +88,17 @@ def test_an_edited_reward_function_is_another_run(run_here: RunHere, out: Path, 
         run_here(parts)
 
 
+def test_of_the_sandbox_only_what_judges_is_a_change(run_here: RunHere) -> None:
+    """A run goes on where another tier or number of workers is all a machine has; other limits are other verdicts."""
+    from r1kit.sandbox import shared_limits
+
+    run_here("sandbox.limits.cpu_seconds=3", "sandbox.workers=2")
+    assert shared_limits() == {"cpu_seconds": 3.0}
+    run_here("sandbox.limits.cpu_seconds=3", "sandbox.workers=1")
+    with pytest.raises(RunError, match=r"sandbox\.limits\.cpu_seconds: 3\.0 -> None"):
+        run_here()
+
+
 def test_changed_stages_are_done_again_and_the_others_kept(run_here: RunHere, out: Path) -> None:
     run_here()
     base = (out / "stages" / "base.json").read_bytes()

@@ -15,6 +15,8 @@ from r1kit.pipeline.run_directory import RunDirectory
 
 # What a stage depends on besides its own settings.
 SHARED = ("seed", "task", "dtype", "processes")
+# Of the sandbox only what changes a verdict: where programs run and how many at a time is the machine's affair.
+JUDGING = ("limits", "libraries")
 
 
 def fingerprints(recipe: Recipe) -> dict[str, str]:
@@ -24,7 +26,7 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     the user's own, count by their content.
     """
     plain = recipe.model_dump(mode="json")
-    shared = {key: plain[key] for key in SHARED}
+    shared = {key: plain[key] for key in SHARED} | {"sandbox": {key: plain["sandbox"][key] for key in JUDGING}}
     if recipe.task.data_files:
         shared["task data"] = [hash_path(path) for path in recipe.task.data_files]
     found: dict[str, str] = {}
@@ -69,7 +71,9 @@ def refuse_changes(run: RunDirectory, recipe: Recipe, changed: list[str]) -> NoR
     lines = [
         f"    {key}: {before!r} -> {after!r}"
         for key, before, after in differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
-        if key.split(".")[0] in SHARED or (key.startswith("stages.") and key.split(".")[1] in relevant)
+        if key.split(".")[0] in SHARED
+        or key.startswith(tuple(f"sandbox.{part}" for part in JUDGING))
+        or (key.startswith("stages.") and key.split(".")[1] in relevant)
     ]
     what = "\n".join(lines) or "    the content of an input model, of a data file or of a function of yours"
     raise RunError(

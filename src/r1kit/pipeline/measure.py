@@ -103,6 +103,7 @@ def one_stage_recipe(
 def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
     """The evaluation of a `one_stage_recipe`, over its processes, outside any run directory."""
     from r1kit.pipeline.kinds import RUNNERS, StageContext, run_stage
+    from r1kit.sandbox import use_sandbox
     from r1kit.training.recorder import NullRecorder
 
     stage = recipe.stages[ALONE]
@@ -113,6 +114,7 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
             order = {"stage": ALONE, "recipe": dump_recipe(recipe), "root": str(root), "inputs": {"model": stage.model}}
             team.announce({**order, "runners": "r1kit.pipeline.kinds"})
             assert team.world is not None
+            use_sandbox(recipe.sandbox)
             outcome = run_stage(
                 RUNNERS["evaluate"],
                 StageContext(

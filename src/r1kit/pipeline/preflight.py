@@ -128,8 +128,10 @@ def _trackers(recipe: Recipe) -> Iterator[Check]:
 
 
 def _task(recipe: Recipe) -> Iterator[Check]:
+    from r1kit.sandbox import use_sandbox
     from r1kit.tasks import make_task
 
+    use_sandbox(recipe.sandbox)
     task = make_task(_limited(recipe))
     train, test = task.problems("train"), task.problems("test")
     for note in getattr(task, "notes", list)():

@@ -60,6 +60,7 @@ from r1kit.pipeline.run_directory import RunDirectory
 from r1kit.pipeline.stage_clock import StageClock, total_of
 from r1kit.pipeline.summary import costs, make_summary
 from r1kit.pipeline.trackers import open_trackers, require_trackers
+from r1kit.sandbox import use_sandbox
 from r1kit.training.recorder import Interrupted, Paused
 
 DEFAULT_RUNNERS = "r1kit.pipeline.kinds"
@@ -254,6 +255,7 @@ class _Run:
             }
         )
         assert team.world is not None
+        use_sandbox(self.recipe.sandbox)
         outcome = run_stage(
             runner,
             StageContext(

@@ -41,6 +41,7 @@ def work(store: str, rank: int, size: int, timeout: float) -> None:
     from r1kit.config.load import parse_recipe
     from r1kit.pipeline.kinds import StageContext, load_runners, run_stage
     from r1kit.pipeline.process import tune_process
+    from r1kit.sandbox import use_sandbox
     from r1kit.training.parallel import World
     from r1kit.training.recorder import Interrupted, NullRecorder
 
@@ -48,6 +49,7 @@ def work(store: str, rank: int, size: int, timeout: float) -> None:
     world = World.connect(store, rank, size, timeout)
     while (order := world.broadcast(None, "order")) is not None:
         recipe = parse_recipe(order["recipe"], "the recipe of rank 0")
+        use_sandbox(recipe.sandbox)
         name = order["stage"]
         settings = recipe.stages[name]
         context = StageContext(
