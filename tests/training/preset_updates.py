@@ -62,13 +62,14 @@ def opened(name: str, base: Path, world: World, **changes: Any) -> tuple[Session
     settings = preset_settings(name, **changes)
     session = Session(
         Path("no-such-directory"), world, settings.optimizer, lambda: load_model(base), load_tokenizer(base),
-        dtype="float32", keep_checkpoints=1,
+        dtype="float32", keep_checkpoints=1, native=settings.native,
     )  # fmt: skip
     roles = Roles.open([settings], base, session, "float32")
     generator = torch.Generator().manual_seed(3)
     for role in (roles.critic, roles.process):
         if role is not None:
             role.flat.master.add_(0.1 * torch.randn(role.flat.master.shape, generator=generator))
+            role.flat.publish()
     if roles.reference is not None:
         with torch.no_grad():
             for parameter in roles.reference.parameters():
@@ -76,7 +77,7 @@ def opened(name: str, base: Path, world: World, **changes: Any) -> tuple[Session
     return session, roles, settings
 
 
-def preset_gradients(world: World, name: str, base: Path, cut: Cut) -> dict[str, np.ndarray]:
+def preset_gradients(world: World, name: str, base: Path, cut: Cut, native: str = "off") -> dict[str, np.ndarray]:
     """Gradients of policy, critic and process reward model after one update, and its metrics."""
     groups = random_groups(6)
     if cut.reverse:
@@ -84,7 +85,7 @@ def preset_gradients(world: World, name: str, base: Path, cut: Cut) -> dict[str,
     tokens = sum(len(r.token_ids) - 1 for g in groups for r in g)
     longest = max(len(r.token_ids) for g in groups for r in g)
     budget = max(longest + 20, int(1.1 * tokens / cut.ranks / cut.parts) if cut.parts > 1 else 4 * tokens)
-    session, roles, settings = opened(name, base, world, token_budget=budget)
+    session, roles, settings = opened(name, base, world, token_budget=budget, native=native)
     with patch.object(packing, "SEGMENT_COST_TOKENS", cut.segment_cost):
         metrics = update(session, groups, settings, 1.0, roles, step=100)
     found = {"policy": session.flat.grad}

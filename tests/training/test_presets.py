@@ -8,6 +8,7 @@ Not exercised here: that a preset is what its paper says (tests/algorithms, test
 
 from __future__ import annotations
 
+import shutil
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -75,3 +76,14 @@ def test_two_processes_make_the_same_step_as_one(name: str, base: Path, two_rank
     for rank, arrays in enumerate(two_ranks["presets"]):
         got = {key.removeprefix(f"{name}/"): v for key, v in arrays.items() if key.startswith(f"{name}/")}
         assert_same(got, whole, f"{name}, rank {rank}")
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
+@pytest.mark.parametrize("name", ["grpo", "vapo", "prime", "reinforce_pp", "shared critic"])
+def test_compiled_roles_give_what_pytorch_gives(name: str, base: Path) -> None:
+    """Reference, critic and process reward model run compiled where the policy does."""
+    found, wanted = (
+        preset_gradients(World.single(), name, base, Cut(parts=2), native) for native in ("float32", "off")
+    )
+    for key, value in wanted.items():
+        assert np.linalg.norm(found[key] - value) <= 3e-5 * np.linalg.norm(value), key

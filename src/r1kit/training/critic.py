@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from r1kit.algorithms.value_loss import value_loss
 from r1kit.models.heads import ValueModel
 from r1kit.models.loading import load_model
+from r1kit.models.native.training import NativePass
 from r1kit.training.examples import Example, MicroTokens, at_trained_tokens, micro_batches
 from r1kit.training.optim import FlatParameters, make_optimizer
 from r1kit.training.parallel import World
@@ -22,6 +23,16 @@ def scaled_optimizer(settings: Any, factor: float) -> Any:
     """The stage's optimiser settings with every learning rate multiplied."""
     adam_lr = None if settings.adam_lr is None else settings.adam_lr * factor
     return settings.model_copy(update={"lr": settings.lr * factor, "adam_lr": adam_lr})
+
+
+def compiled(model: Any, native: str, flat: FlatParameters | None = None) -> Any:
+    """`model` as a stage runs it: itself, or its compiled form. `flat`: where its weights change, if they do."""
+    if native == "off":
+        return model
+    network = NativePass(model, native)
+    if flat is not None:
+        flat.on_publish.append(network.refresh)
+    return network
 
 
 class _Head(nn.Module):
@@ -40,22 +51,33 @@ class Critic:
     """Values, their update, and their state. `settings` is a CriticSettings, `optimizer` the policy's settings."""
 
     def __init__(
-        self, settings: Any, optimizer: Any, policy: Any, model_path: Path | None, world: World, dtype: str
+        self,
+        settings: Any,
+        optimizer: Any,
+        policy: Any,
+        model_path: Path,
+        world: World,
+        dtype: str,
+        native: str = "off",
     ) -> None:
         self.settings, self.world = settings, world
         self.shared = settings.trunk == "shared"
+        self._trunk: Any = None
         if self.shared:
             weight = policy.head_weight
-            self.module: nn.Module = _Head(weight.shape[1], weight.dtype)
+            module: nn.Module = _Head(weight.shape[1], weight.dtype)
+            self.head: Callable[[Tensor], Tensor] = module
         else:
-            assert model_path is not None
-            self.module = ValueModel(load_model(model_path, dtype=dtype), bias=True)
-        self.flat = FlatParameters(self.module)
+            module = ValueModel(load_model(model_path, dtype=dtype), bias=True)
+            self.head, self._trunk = module.values, module.trunk
+        self.flat = FlatParameters(module)
+        if not self.shared:
+            self._trunk = compiled(module.trunk, native, self.flat)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
 
     def values_of(self, tokens: MicroTokens, policy: Any) -> Tensor:
         """Values at the trained tokens of a micro-batch, [T]: those of the states in which they were chosen."""
-        return self.module(tokens.forward(policy)) if self.shared else tokens.forward(self.module)
+        return self.head(tokens.forward(policy if self.shared else self._trunk))
 
     def score(self, policy: Any, examples: Sequence[Example], token_budget: int) -> Tensor:
         """Values of all trained tokens, float32 [T], equal on every rank."""
@@ -98,7 +120,7 @@ class Critic:
             return self.values_of(tokens, policy)
         with torch.no_grad():
             hidden = tokens.forward(policy)
-        return self.module(hidden)
+        return self.head(hidden)
 
     def step_(self, lr_scale: float, grad_clip: float) -> float:
         """Sum gradients over ranks, clip, one optimiser step; the norm before clipping."""

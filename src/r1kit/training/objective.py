@@ -71,7 +71,7 @@ def micro_loss(
     metrics["entropy"] = entropy.detach().sum()
     if roles.reference is not None and a.kl_in == "loss":
         with torch.no_grad():
-            theirs, _ = tokens.logprobs(roles.reference)
+            theirs, _ = tokens.logprobs(roles.reference_network)
         kl_T = kl_estimate(logprobs, theirs, a.kl_estimator)
         loss = loss + a.kl_coef * (kl_T * weights).sum() / scales.z
         metrics["kl"] = kl_T.detach().sum()
@@ -81,7 +81,7 @@ def micro_loss(
         right = torch.tensor([e.outcome == 1.0 for e in examples])[tokens.owners_T]
         loss = loss + a.positive_nll * positive_nll(logprobs, right, float(scales.positive_tokens))
     if roles.critic is not None and roles.critic.shared:
-        values = roles.critic.module(hidden)
+        values = roles.critic.head(hidden)
         value, value_metrics = roles.critic.loss(tokens, values, float(scales.tokens))
         loss = loss + roles.critic.settings.coef * value
         metrics |= value_metrics | {"value_loss": value.detach()}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from r1kit.algorithms.implicit_prm import implicit_prm_loss, step_rewards, token_rewards
 from r1kit.models.loading import load_model
-from r1kit.training.critic import restore_trained, scaled_optimizer, trained_tensors
+from r1kit.training.critic import compiled, restore_trained, scaled_optimizer, trained_tensors
 from r1kit.training.examples import Example, MicroTokens, at_trained_tokens, micro_batches
 from r1kit.training.optim import FlatParameters, make_optimizer
 from r1kit.training.parallel import World
@@ -25,23 +25,32 @@ class ProcessReward:
     """Token rewards, their online update, and their state. `settings` is a ProcessRewardSettings."""
 
     def __init__(
-        self, settings: Any, optimizer: Any, model_path: Path, tokenizer: Any, world: World, dtype: str
+        self,
+        settings: Any,
+        optimizer: Any,
+        model_path: Path,
+        tokenizer: Any,
+        world: World,
+        dtype: str,
+        native: str = "off",
     ) -> None:
         self.settings, self.world = settings, world
-        self.model = load_model(model_path, dtype=dtype)
-        self.start = load_model(model_path, dtype=dtype).requires_grad_(False)
-        self.flat = FlatParameters(self.model)
+        model = load_model(model_path, dtype=dtype)
+        self.flat = FlatParameters(model)
+        self.network = compiled(model, native, self.flat)
+        self.start = load_model(model_path, dtype=dtype)  # runs without gradient only
+        self._start = compiled(self.start, native)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
         self._ends_line: np.ndarray | None = None
         if settings.granularity == "step":
-            texts = [tokenizer.decode([i]) for i in range(self.model.head_weight.shape[0])]
+            texts = [tokenizer.decode([i]) for i in range(model.head_weight.shape[0])]
             self._ends_line = np.array(["\n" in text for text in texts])
 
     def rewards_of(self, tokens: MicroTokens) -> Tensor:
         """beta * log-ratio of each trained token of a micro-batch, at temperature 1, with gradient: [T]."""
-        ours, _ = tokens.logprobs(self.model, 1.0)
+        ours, _ = tokens.logprobs(self.network, 1.0)
         with torch.no_grad():
-            theirs, _ = tokens.logprobs(self.start, 1.0)
+            theirs, _ = tokens.logprobs(self._start, 1.0)
         return token_rewards(ours, theirs, self.settings.beta)
 
     def score(self, examples: Sequence[Example], token_budget: int) -> tuple[Tensor, Tensor | None]:

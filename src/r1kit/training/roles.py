@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from r1kit.algorithms.entropy_control import entropy_coefficient
 from r1kit.models.loading import load_model
 from r1kit.models.lora import BaseOf, LoRAModel
-from r1kit.training.critic import Critic
+from r1kit.training.critic import Critic, compiled
 from r1kit.training.process_reward import ProcessReward
 from r1kit.training.session import Session
 
@@ -40,12 +41,21 @@ class EntropyControl:
 
 @dataclass
 class Roles:
-    """What an update needs beside the session. `reference`: frozen, None where nothing is compared with it."""
+    """What an update needs beside the session. `reference`: never trained, None where nothing is compared with it."""
 
     reference: Any = None
     critic: Critic | None = None
     process: ProcessReward | None = None
     entropy: EntropyControl = field(default_factory=EntropyControl)
+    native: str = "off"
+    _compiled_reference: Any = None
+
+    @property
+    def reference_network(self) -> Any:
+        """The reference as it runs: compiled where the stage is; without gradient only."""
+        if self.native != "off" and self._compiled_reference is None:
+            self._compiled_reference = compiled(self.reference, self.native)
+        return self._compiled_reference or self.reference
 
     @classmethod
     def open(cls, phases: Sequence[Any], model_path: Path, session: Session, dtype: str) -> Roles:
@@ -53,15 +63,16 @@ class Roles:
         session's checkpoint left them, else fresh from `model_path`."""
         first = phases[0]
         algorithm, optimizer, world = first.algorithm, first.optimizer, session.world
-        roles = cls(entropy=EntropyControl.start(algorithm.entropy))
+        native, tokenizer = first.native, session.tokenizer
+        roles = cls(entropy=EntropyControl.start(algorithm.entropy), native=native)
         if any(phase.algorithm.kl_coef for phase in phases):
             lora = isinstance(session.model, LoRAModel)
-            fresh = BaseOf(session.model) if lora else load_model(model_path, dtype=dtype).requires_grad_(False)
-            roles.reference = fresh
+            roles.reference = BaseOf(session.model) if lora else load_model(model_path, dtype=dtype)
         if algorithm.critic is not None:
-            roles.critic = Critic(algorithm.critic, optimizer, session.model, model_path, world, dtype)
+            roles.critic = Critic(algorithm.critic, optimizer, session.model, model_path, world, dtype, native)
         if algorithm.process is not None:
-            roles.process = ProcessReward(algorithm.process, optimizer, model_path, session.tokenizer, world, dtype)
+            settings = algorithm.process
+            roles.process = ProcessReward(settings, optimizer, model_path, tokenizer, world, dtype, native)
         roles._restore(session.extra, session.state, session.model)
         return roles
 
@@ -69,9 +80,10 @@ class Roles:
         saved = {role: _under(f"{role}.", tensors) for role in ("reference", "critic", "process")}
         if self.reference is not None and saved["reference"]:
             if isinstance(self.reference, BaseOf):  # once refreshed it has adapters of its own
-                self.reference = copy.deepcopy(policy).requires_grad_(False)
-            for name, parameter in self.reference.named_parameters():
-                parameter.copy_(saved["reference"][name])
+                self.reference = copy.deepcopy(policy)
+            with torch.no_grad():
+                for name, parameter in self.reference.named_parameters():
+                    parameter.copy_(saved["reference"][name])
             _merged(self.reference)
         if self.critic is not None and saved["critic"]:
             self.critic.restore(saved["critic"])
@@ -99,7 +111,8 @@ class Roles:
         """Reference := policy where `step` steps are a multiple of `reference_refresh`."""
         every = algorithm.reference_refresh
         if self.reference is not None and every and step % every == 0:
-            self.reference = copy.deepcopy(policy).requires_grad_(False)
+            self.reference = copy.deepcopy(policy)
+            self._compiled_reference = None
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -68,7 +68,7 @@ def update(
         metrics["value_explained"] = explained_variance(scores.values, credit.returns)
         alone = step < critic.settings.pretrain_steps
         if alone or not critic.shared:
-            metrics |= critic.update(session.model, examples, settings.token_budget, lr_scale, settings.grad_clip)
+            metrics |= critic.update(session.network, examples, settings.token_budget, lr_scale, settings.grad_clip)
         if alone:
             return metrics
     metrics |= _update_policy(session, examples, settings, lr_scale, roles)
@@ -84,10 +84,10 @@ def _scores(session: Session, examples: Sequence[Example], settings: Any, roles:
     a, budget, world = settings.algorithm, settings.token_budget, session.world
     kl = None
     if roles.reference is not None and a.kl_in == "reward":
-        theirs = at_trained_tokens(lambda tokens: tokens.logprobs(roles.reference)[0], examples, budget, world)
+        theirs = at_trained_tokens(lambda tokens: tokens.logprobs(roles.reference_network)[0], examples, budget, world)
         sampled = torch.from_numpy(np.concatenate([e.old_logprobs[e.mask] for e in examples]))
         kl = kl_estimate(sampled, theirs, a.kl_estimator)
-    values = None if roles.critic is None else roles.critic.score(session.model, examples, budget)
+    values = None if roles.critic is None else roles.critic.score(session.network, examples, budget)
     process, process_at = (None, None) if roles.process is None else roles.process.score(examples, budget)
     return TokenScores(kl, values, process, process_at)
 
