@@ -39,6 +39,63 @@ FOUND = [
     ("The roots are $1$ and $2$.", "$1$ and $2$", "phrase"),
     ("We get $1$ and $2$.", "1, 2", "formula"),
 ]
+# 42 beside another value, wherever it stands: more than one final value is no answer.
+HEDGED = [
+    r"\boxed{41} or possibly the answer is \boxed{42}",
+    r"\boxed{41}; alternatively \boxed{42}",
+    r"\boxed{41}. It could also be \boxed{42}.",
+    r"\boxed{41}, or if zero counts, \boxed{42}",
+    "\\boxed{41}\n\nAlternatively,\n\n\\boxed{42}",
+    r"\boxed{42} (maybe \boxed{41})",
+    r"\boxed{42} or maybe 41",
+    r"\boxed{42}, or 41 if zero is excluded",
+    r"\boxed{42}. Wait, it is 41.",
+    r"41 or \boxed{42}",
+    r"\boxed{41}，也可能是\boxed{42}",
+    "$41$ or maybe $42$",
+    "$41$, or possibly $\\boxed{42}$",
+    "The answer is 42. Or maybe 41.",
+    "The answer is 42. However, 41 is also plausible.",
+    "The answer is 42. Actually, it is 41.",
+    "The answer is 41. Or maybe the answer is 42.",
+    "The answer is 41 or the answer is 42",
+    "The wrong answer is 42.",
+    "Answer: 42\nOr maybe 41.",
+    "#### 42 or 41",
+    "It could be 41, 42",
+    "It might be 41 or it might be 42.",
+    "Maybe 41? Maybe 42?",
+    "I'm torn between 41 and 42.",
+    "It is at least 42",
+    "so x > 42",
+    "42 or more",
+    "答案是42，或者41",
+    "答案是41，也可能是42",
+    "答案不是42，而是41",
+    "答案是至少42",
+]
+# One final value: the others are taken back, said again, or no answer.
+CORRECTED = [
+    r"\boxed{41}. Wait, that is wrong: \boxed{42}",
+    r"\boxed{41}? Let me recheck. Maybe I slipped. So \boxed{42}.",
+    r"First we try \boxed{41} but that is incorrect; maybe the parity matters. The right value is \boxed{42}",
+    r"(a) \boxed{41} (b) \boxed{42}",
+    r"\boxed{42} or equivalently \boxed{42.0}",
+    r"\boxed{42}, or $42$",
+    r"\boxed{42}. Alternatively, we could count 41 of them and add one.",
+    r"The answer is 42, i.e. $6\cdot 7$.",
+    "The answer is 42 (not 41).",
+    "The answer is 42 because 41 is odd.",
+    "The answer is 41. Wait, the answer is 42.",
+    "答案是42，因为6乘7等于42。",
+    "答案不是41，而是42",
+    "答：小明有42个苹果。",
+    "答案为四十二。",
+    "答案是42！",
+    "<think>41 or 42?</think><answer>The answer is 42.</answer>",
+    "**Final Answer**\n\n42",
+    r"\boxed{\text{The answer is } 42}",
+]
 NOT_FOUND = [
     "",
     "I do not know.",
@@ -58,6 +115,24 @@ def test_the_final_answer_is_found(response: str, text: str, where: str) -> None
     found = extract(response, ANY)
     assert found is not None
     assert (found.text, found.where) == (text, where)
+
+
+@pytest.mark.parametrize("response", HEDGED)
+def test_a_hedge_is_wrong_although_one_of_its_values_is_right(response: str) -> None:
+    assert verify_math(response, "42", voters=()).score == 0
+
+
+@pytest.mark.parametrize("response", CORRECTED)
+def test_the_last_word_counts(response: str) -> None:
+    assert verify_math(response, "42", voters=()).correct
+
+
+def test_a_policy_may_let_the_last_of_several_values_count() -> None:
+    last = MathPolicy(hedges="last")
+    assert verify_math(r"\boxed{41} or maybe \boxed{42}", "42", last, voters=()).correct
+    assert not verify_math(r"\boxed{42} or maybe \boxed{41}", "42", last, voters=()).correct
+    assert verify_math(r"\boxed{41} or maybe \boxed{42}", "42", MathPolicy(boxes="last"), voters=()).correct
+    assert verify_math(r"$\boxed{\pi} \approx \boxed{3.14}$", r"\pi", voters=()).correct
 
 
 @pytest.mark.parametrize("response", NOT_FOUND)

@@ -57,14 +57,16 @@ _ASIDE = re.compile(
 # What makes the number beside it a bound, or takes it back: it stays with the number, so that nobody reads a value.
 _BOUND = re.compile(
     r"(?:[<>≤≥≠]=?|!=|\\(?:leq?|geq?|lt|gt|neq?)|\b(?:not|no|at\s+(?:least|most)|(?:more|less|fewer|greater)\s+than|above|"
-    r"below|under|over)|不是|不等于|至少|至多|超过|大于|小于|多于|少于)[\s$]*$",
+    r"below|under|over|(?:wrong|incorrect)\s+[a-z]+\s+(?:is|was))|不是|不等于|至少|至多|超过|大于|小于|多于|少于)[\s$]*$",
     re.IGNORECASE,
 )
 _UNBOUND = re.compile(
     r"[\s$]*(?:or\s+(?:more|less|fewer|above|below)\b|(?:is|was)\s+(?:wrong|incorrect|not)\b|以上|以下|不对)", re.I
 )
-_HOPE = re.compile(r"[.\s]*I hope it is correct\.?\s*$", re.IGNORECASE)
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|\\\[(.+?)\\\]|\\\((.+?)\\\)|(?<!\\)\$([^$]+?)(?<!\\)\$", re.DOTALL)
+_HOPE = re.compile(r"(?<![.\s])[.\s]*I hope it is correct\.?\s*$", re.IGNORECASE)
+_FORMULA = re.compile(
+    r"\$\$(.{1,2000}?)\$\$|\\\[(.{1,2000}?)\\\]|\\\((.{1,2000}?)\\\)|(?<!\\)\$([^$]{1,2000}?)(?<!\\)\$", re.DOTALL
+)
 _NUMBER = re.compile(r"[-+]?(?<![A-Za-z0-9_.])\$?\d+(?:,\d+)*(?:\.\d+)?(?:\s*/\s*\d+)?%?")
 _ANSWER = re.compile(rf"{_FORMULA.pattern}|{_NUMBER.pattern}")
 _TAIL = 20_000
