@@ -21,6 +21,7 @@ from r1kit.tasks.families import families, plain
 from r1kit.tasks.split import in_test
 
 OWN = "own"  # the kind of answers that a function of the user's own judges
+CONTRADICTED = "answered otherwise further down"
 _SIDES = {"train": "train", "training": "train"} | dict.fromkeys(("test", "validation", "valid", "dev", "eval"), "test")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 
@@ -120,6 +121,9 @@ def _read(path: Path, name: str, settings: Any, kind: str, intake: Intake) -> It
             intake.leave_out("there twice", f"{finding.place}: {finding.message}")
         else:
             intake.findings.append(finding)
+    conflicts = [finding.place for finding in report.findings if CONFLICT in finding.message]
+    for _ in range(report.rows - len(items) - len({finding.number for finding in report.findings})):
+        intake.leave_out(CONTRADICTED, f"that of {conflicts[0]}")
     for item in items:
         yield Entry(item, name, f"{name}:{item.id}", "", None, "")
 
@@ -174,7 +178,9 @@ def _once(intake: Intake) -> None:
             intake.leave_out("there twice", where)
         else:
             _wrong(intake, entry, f"the problem of {first.item.row.place}{CONFLICT}")
-            dropped.add(id(first))
+            if id(first) not in dropped:
+                dropped.add(id(first))
+                intake.leave_out(CONTRADICTED, f"that of {entry.item.row.place}")
     intake.entries = [entry for entry in intake.entries if id(entry) not in dropped]
 
 
