@@ -6,9 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from r1kit.config.fields import Count, Natural, NonNegative, Settings, Share
+from r1kit.config.fields import Count, Natural, NonNegative, Off, Settings, Share
 
-Action = Literal["off", "warn", "pause", "rollback"]
+Action = Annotated[Literal["off", "warn", "pause", "rollback"], Off]
 Factor = Annotated[float, Field(gt=0, le=1)]
 
 

@@ -14,7 +14,13 @@ def _refuse_bool(value: Any) -> Any:
     return value
 
 
+def _off(value: Any) -> Any:
+    # YAML reads a bare off as false.
+    return "off" if value is False else value
+
+
 _Number = BeforeValidator(_refuse_bool)
+Off = BeforeValidator(_off)
 Count = Annotated[int, _Number, Field(ge=1)]
 Natural = Annotated[int, _Number, Field(ge=0)]
 Positive = Annotated[float, _Number, Field(gt=0, allow_inf_nan=False)]

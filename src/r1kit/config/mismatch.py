@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from r1kit.config.fields import Positive, Settings
+from r1kit.config.fields import Off, Positive, Settings
 
 Correction = Literal["token_tis", "sequence_tis", "masked_is", "geometric_mask"]
 
@@ -14,7 +14,7 @@ Correction = Literal["token_tis", "sequence_tis", "masked_is", "geometric_mask"]
 class MismatchSettings(Settings):
     """Log-probs of engine and trainer differ by rounding, kernels or versions (`r1kit.algorithms.mismatch`)."""
 
-    correction: Correction | Literal["auto", "off"] = Field(
+    correction: Annotated[Correction | Literal["auto", "off"], Off] = Field(
         "auto", description="auto: token_tis where the engine is not the trainer's own module, else off"
     )
     cap: Annotated[float, Field(gt=1)] = Field(2.0, description="token_tis, sequence_tis: largest weight")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from r1kit.config.fields import Count, Native, Natural, NonNegative, Positive, Settings, Share
+from r1kit.config.fields import Count, Native, Natural, NonNegative, Off, Positive, Settings, Share
 
 Betas = tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]]
 
@@ -81,7 +81,7 @@ class TrainingEvalSettings(EvalSettings):
     """Evaluation on held-out problems while training goes on."""
 
     every: Natural = Field(0, description="steps between evaluations; 0 is off")
-    verifier: str = Field(
+    verifier: Annotated[str, Off] = Field(
         "auto",
         description="second judge of the same responses, module:function or path/to/file.py:function; off; auto: the "
         "task's own rule where task.verifier took its place",
