@@ -237,6 +237,20 @@ def test_equal_rewards_leave_the_weights_alone() -> None:
     assert torch.equal(state.flat.master, before)
 
 
+def test_a_step_whose_every_token_is_masked_changes_nothing() -> None:
+    """Masking truncated responses may leave none: no momentum moves the weights, no mean of nothing is recorded."""
+    state = session()
+    update(state, random_groups(3), rl_settings(), 1.0, None)  # so that the optimiser has momentum
+    before = state.flat.master.clone()
+    groups = [
+        replace(g, rollouts=tuple(replace(r, loss_mask=np.zeros(len(r.token_ids), bool)) for r in g))
+        for g in random_groups(3)
+    ]
+    metrics = update(state, groups, rl_settings(), 1.0, None)
+    assert metrics == {"loss": 0.0, "grad_norm": 0.0, "tokens_trained": 0.0}
+    assert torch.equal(state.flat.master, before)
+
+
 def test_minibatches_are_steps_of_their_own() -> None:
     groups = random_groups(4)
     algorithm = {"minibatches": 3}

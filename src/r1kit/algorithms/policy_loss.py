@@ -75,17 +75,14 @@ def policy_loss(
     if objective == "gspo":
         log_ratio_T = _response_means(log_ratio_T, mask_T, sequence_T)
     ratio_T = log_ratio_T.exp()
-    low, high = (math.exp(-clip_low), math.exp(clip_high)) if objective == "gmpo" else (1.0 - clip_low, 1.0 + clip_high)
+    low, high = 1.0 - clip_low, 1.0 + clip_high
+    if objective == "gmpo":
+        low, high = math.exp(-clip_low), math.exp(clip_high)
 
     if objective in ("clip", "gspo"):
-        gain_T = torch.minimum(ratio_T * advantages_T, ratio_T.clamp(low, high) * advantages_T)
-        if dual_clip is not None:
-            gain_T = torch.where(advantages_T < 0, torch.maximum(gain_T, dual_clip * advantages_T), gain_T)
+        gain_T = _clipped(ratio_T, advantages_T, low, high, dual_clip)
     elif objective == "gmpo":
-        near_T = log_ratio_T.clamp(-clip_low, clip_high)
-        one_sided_T = torch.where(
-            advantages_T > 0, torch.minimum(log_ratio_T, near_T), torch.maximum(log_ratio_T, near_T)
-        )
+        one_sided_T = _one_sided(log_ratio_T, advantages_T, clip_low, clip_high)
         gain_T = _response_means(one_sided_T, mask_T, sequence_T).exp() * advantages_T
     else:
         factor_T = ratio_T.detach().clamp(low, high) if objective == "cispo" else torch.ones_like(ratio_T)
@@ -94,20 +91,30 @@ def policy_loss(
     loss = -weighted_T.sum() / denominator
 
     with torch.no_grad():
-        bounded = objective != "reinforce"
-        below = (ratio_T < low) & (advantages_T < 0) & bounded
-        above = (ratio_T > high) & (advantages_T > 0) & bounded
-        cuts = dual_clip is not None and objective in ("clip", "gspo")
-        far = (ratio_T > (dual_clip or 0.0)) & (advantages_T < 0) & cuts
-        metrics = {
-            "tokens": mask_T.sum().float(),
-            "ratio": torch.where(mask_T, ratio_T, zero).sum().float(),
-            "clip_low": below.sum().float(),
-            "clip_high": above.sum().float(),
-            "dual_clip": far.sum().float(),
-            "approx_kl": drift_T.sum().float(),
+        bounded, cut = objective != "reinforce", dual_clip is not None and objective in ("clip", "gspo")
+        metrics_T = {
+            "tokens": mask_T,
+            "ratio": torch.where(mask_T, ratio_T, zero),
+            "clip_low": (ratio_T < low) & (advantages_T < 0) & bounded,
+            "clip_high": (ratio_T > high) & (advantages_T > 0) & bounded,
+            "dual_clip": (ratio_T > (dual_clip or 0.0)) & (advantages_T < 0) & cut,
+            "approx_kl": drift_T,
         }
-    return loss, metrics
+        return loss, {name: value_T.sum().float() for name, value_T in metrics_T.items()}
+
+
+def _clipped(ratio_T: Tensor, advantages_T: Tensor, low: float, high: float, dual_clip: float | None) -> Tensor:
+    """min(rho A, clip(rho) A), and at least c A where A < 0."""
+    gain_T = torch.minimum(ratio_T * advantages_T, ratio_T.clamp(low, high) * advantages_T)
+    if dual_clip is None:
+        return gain_T
+    return torch.where(advantages_T < 0, torch.maximum(gain_T, dual_clip * advantages_T), gain_T)
+
+
+def _one_sided(log_ratio_T: Tensor, advantages_T: Tensor, clip_low: float, clip_high: float) -> Tensor:
+    """l of gmpo: log-ratios held back on the side to which the advantage pushes."""
+    near_T = log_ratio_T.clamp(-clip_low, clip_high)
+    return torch.where(advantages_T > 0, torch.minimum(log_ratio_T, near_T), torch.maximum(log_ratio_T, near_T))
 
 
 def positive_nll(logprobs_T: Tensor, positive_T: Tensor, denominator: float) -> Tensor:

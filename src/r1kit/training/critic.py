@@ -13,26 +13,10 @@ from torch import Tensor, nn
 from r1kit.algorithms.value_loss import value_loss
 from r1kit.models.heads import ValueModel
 from r1kit.models.loading import load_model
-from r1kit.models.native.training import NativePass
+from r1kit.training.beside import compiled, restore_trained, scaled_optimizer, trained_tensors
 from r1kit.training.examples import Example, MicroTokens, at_trained_tokens, micro_batches
 from r1kit.training.optim import FlatParameters, make_optimizer
 from r1kit.training.parallel import World
-
-
-def scaled_optimizer(settings: Any, factor: float) -> Any:
-    """The stage's optimiser settings with every learning rate multiplied."""
-    adam_lr = None if settings.adam_lr is None else settings.adam_lr * factor
-    return settings.model_copy(update={"lr": settings.lr * factor, "adam_lr": adam_lr})
-
-
-def compiled(model: Any, native: str, flat: FlatParameters | None = None) -> Any:
-    """`model` as a stage runs it: itself, or its compiled form. `flat`: where its weights change, if they do."""
-    if native == "off":
-        return model
-    network = NativePass(model, native)
-    if flat is not None:
-        flat.on_publish.append(network.refresh)
-    return network
 
 
 class _Head(nn.Module):
@@ -62,17 +46,16 @@ class Critic:
     ) -> None:
         self.settings, self.world = settings, world
         self.shared = settings.trunk == "shared"
+        self.head: Callable[[Tensor], Tensor]
         self._trunk: Any = None
         if self.shared:
             weight = policy.head_weight
-            module: nn.Module = _Head(weight.shape[1], weight.dtype)
-            self.head: Callable[[Tensor], Tensor] = module
+            head = _Head(weight.shape[1], weight.dtype)
+            self.head, self.flat = head, FlatParameters(head)
         else:
-            module = ValueModel(load_model(model_path, dtype=dtype), bias=True)
-            self.head, self._trunk = module.values, module.trunk
-        self.flat = FlatParameters(module)
-        if not self.shared:
-            self._trunk = compiled(module.trunk, native, self.flat)
+            model = ValueModel(load_model(model_path, dtype=dtype), bias=True)
+            self.head, self.flat = model.values, FlatParameters(model)
+            self._trunk = compiled(model.trunk, native, self.flat)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
 
     def values_of(self, tokens: MicroTokens, policy: Any) -> Tensor:
@@ -134,16 +117,3 @@ class Critic:
 
     def restore(self, tensors: Mapping[str, Tensor]) -> None:
         restore_trained(self.flat, self.optimizer, tensors)
-
-
-def trained_tensors(flat: FlatParameters, optimizer: Any) -> dict[str, Tensor]:
-    """What brings a trained model back bit for bit, given one of its shape."""
-    return {"master": flat.master, **{f"optimizer.{name}": t for name, t in optimizer.state().items()}}
-
-
-def restore_trained(flat: FlatParameters, optimizer: Any, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of `trained_tensors`, in place."""
-    flat.master.copy_(tensors["master"])
-    flat.publish()
-    prefix = "optimizer."
-    optimizer.load_state({k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)})

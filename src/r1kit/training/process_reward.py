@@ -15,7 +15,7 @@ from torch import Tensor
 
 from r1kit.algorithms.implicit_prm import implicit_prm_loss, step_rewards, token_rewards
 from r1kit.models.loading import load_model
-from r1kit.training.critic import compiled, restore_trained, scaled_optimizer, trained_tensors
+from r1kit.training.beside import compiled, restore_trained, scaled_optimizer, trained_tensors
 from r1kit.training.examples import Example, MicroTokens, at_trained_tokens, micro_batches
 from r1kit.training.optim import FlatParameters, make_optimizer
 from r1kit.training.parallel import World

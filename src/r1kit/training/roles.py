@@ -14,7 +14,8 @@ from torch import Tensor
 from r1kit.algorithms.entropy_control import entropy_coefficient
 from r1kit.models.loading import load_model
 from r1kit.models.lora import BaseOf, LoRAModel
-from r1kit.training.critic import Critic, compiled
+from r1kit.training.beside import compiled, under
+from r1kit.training.critic import Critic
 from r1kit.training.process_reward import ProcessReward
 from r1kit.training.session import Session
 
@@ -77,7 +78,7 @@ class Roles:
         return roles
 
     def _restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any], policy: Any) -> None:
-        saved = {role: _under(f"{role}.", tensors) for role in ("reference", "critic", "process")}
+        saved = {role: under(f"{role}.", tensors) for role in ("reference", "critic", "process")}
         if self.reference is not None and saved["reference"]:
             if isinstance(self.reference, BaseOf):  # once refreshed it has adapters of its own
                 self.reference = copy.deepcopy(policy)
@@ -113,10 +114,6 @@ class Roles:
         if self.reference is not None and every and step % every == 0:
             self.reference = copy.deepcopy(policy)
             self._compiled_reference = None
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def _merged(model: Any) -> None:

@@ -50,6 +50,8 @@ def update(
         Example.of(r, weights=None if token_weights_of is None else token_weights_of[id(r)]) for g in groups for r in g
     ]
     metrics: dict[str, float] = {}
+    if not any(e.trained_tokens for e in examples):
+        return {"loss": 0.0, "grad_norm": 0.0, "tokens_trained": 0.0}  # all of it is masked
 
     # 1. what other models say of the tokens
     if roles.process is not None and a.process.update == "before":
