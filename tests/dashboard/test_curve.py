@@ -54,6 +54,17 @@ def test_the_table_of_the_terminal(finished_run, stopped_run):
     assert terminal_table(stopped_run).row_count > 0
 
 
+def test_without_evaluations_the_table_is_one_line_and_not_one_letter_wide(finished_run, tmp_path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
+    shutil.rmtree(run / "evaluations")
+    for record in (run / "stages").iterdir():
+        record.unlink()
+    console = Console(file=StringIO(), width=80)
+    console.print(terminal_table(run))
+    assert "tinyzero, seed 0" in console.file.getvalue()
+
+
 def test_the_table_is_whole_on_80_columns(finished_run, monkeypatch):
     """With the widest cells there are: an evaluation that is sure of everything, and a great change."""
     wide = ("100.0 %", "[100.0, 100.0]")

@@ -20,9 +20,12 @@ def terminal_table(run_directory: Path) -> Table:
     comparison = compare(run)
     measured = comparison.final or comparison.base
     protocol = f"{measured.protocol()}; 95 % intervals" if measured else "no evaluation yet"
+    title = f"{run.name}, seed {run.seed}"
     table = Table(
-        title=f"{run.name}, seed {run.seed}",
+        title=title,
         caption=protocol,
+        # Title and caption are folded to the width of the columns, and without an evaluation there is none.
+        min_width=0 if measured else max(len(title), len(protocol)),
         title_justify="left",
         caption_justify="left",
         box=SIMPLE_HEAD,
