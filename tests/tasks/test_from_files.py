@@ -230,6 +230,16 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         ([{"question": 1, "b": 2}], {}, "which column is the answer?"),
         (GOOD, {"policy": {"cases": True}}, "task.policy: exact policy: no field 'cases' (did you mean \"case\"?)"),
         (GOOD, {"verifier": "integer", "policy": {"a": 1}}, "task.policy: kind integer has no policy"),
+        (
+            GOOD,
+            {"verifier": "code"},
+            "name their column with task.columns.answer. Its columns are question",
+        ),
+        (
+            GOOD,
+            {"verifier": "countdown"},
+            "countdown is read from columns target, nums; or target, numbers. Its columns",
+        ),
         (GOOD, {"data": "nowhere.jsonl"}, "data file nowhere.jsonl does not exist"),
         (GOOD, {"data": "$R1KIT_NOT_SET/a.jsonl"}, "the environment has no variable R1KIT_NOT_SET"),
         (GOOD, {"test_data": "/"}, "data file / is a directory: name its files"),

@@ -145,6 +145,12 @@ def test_programs_of_ones_own_are_judged_by_their_tests(tmp_path: Path, sandbox:
     assert task.blind_rate(problem) == 0
 
 
+def test_a_named_column_of_tests_is_no_published_form(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "code.jsonl", [{"question": "Double.", "tests": CALLS}])
+    task = file_task(name="code", test_data=path, columns={"answer": "tests"})
+    assert task.problems("test")[0].payload["gold"]["entry_point"] == "double"
+
+
 def test_tests_that_the_reference_fails_are_refused_where_asked(tmp_path: Path, sandbox: None) -> None:
     rows = [{"question": "Double.", "answer": CALLS, "best": "def double(x):\n    return x"}]
     path = write_rows(tmp_path / "code.jsonl", rows)

@@ -14,7 +14,11 @@ def evaluate(
     model: ModelArgument,
     task: Annotated[
         str | None,
-        typer.Option("--task", help="countdown or multiplication.", show_default="the run's task"),
+        typer.Option(
+            "--task",
+            help="A task by name, such as countdown, or math with --set task.test_data=FILE.",
+            show_default="the run's task",
+        ),
     ] = None,
     overrides: SetOption = None,
     problems: Annotated[int, typer.Option("--problems", help="At most so many held-out problems.")] = 512,

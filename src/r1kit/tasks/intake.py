@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from typing import Any
 from r1kit.config.data_path import find_data
 from r1kit.config.errors import UserError
 from r1kit.tasks.check_data import CONFLICT, Finding, examined
-from r1kit.tasks.columns import Columns, Item, find_columns, present_columns, require_columns
+from r1kit.tasks.columns import SIGNS, Columns, Item, find_columns, present_columns, require_columns
 from r1kit.tasks.data_files import Row
 from r1kit.tasks.families import families, plain
 from r1kit.tasks.split import in_test
 
+FORMED = ("code", "countdown", "knights_knaves", "instructions")
 OWN = "own"  # the kind of answers that a function of the user's own judges
 CONTRADICTED = "answered otherwise further down"
 _SIDES = {"train": "train", "training": "train"} | dict.fromkeys(("test", "validation", "valid", "dev", "eval"), "test")
@@ -95,7 +96,9 @@ def _read(path: Path, name: str, settings: Any, kind: str, intake: Intake) -> It
     named, own = settings.columns, kind == OWN
 
     def find(rows: Sequence[Row]) -> Columns:
-        require_columns(named.named, present_columns(rows).values(), str(path))
+        present = present_columns(rows)
+        require_columns(named.named, present.values(), str(path))
+        _require_form(kind, present, str(path), own_tests=named.answer is not None)
         found = find_columns(
             rows,
             str(path),
@@ -126,6 +129,18 @@ def _read(path: Path, name: str, settings: Any, kind: str, intake: Intake) -> It
         intake.leave_out(CONTRADICTED, f"that of {conflicts[0]}")
     for item in items:
         yield Entry(item, name, f"{name}:{item.id}", "", None, "")
+
+
+def _require_form(kind: str, present: Mapping[str, str], source: str, *, own_tests: bool) -> None:
+    """Kinds whose gold is no single column are read from columns of known names; tests of one's own from any."""
+    forms = [names for of, _, names in SIGNS if of == kind]
+    if kind not in FORMED or (kind == "code" and own_tests) or any(set(names) <= set(present) for names in forms):
+        return
+    wanted = "; or ".join(", ".join(names) for names in forms)
+    own = "; or tests of your own: name their column with task.columns.answer" if kind == "code" else ""
+    raise UserError(
+        f"{source}: {kind} is read from columns {wanted}{own}. Its columns are {', '.join(present.values())}"
+    )
 
 
 def _wrong(intake: Intake, entry: Entry, message: str) -> None:
