@@ -7,9 +7,6 @@ copied or gathered.
 
 from __future__ import annotations
 
-import ctypes
-import sys
-from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +14,7 @@ import torch
 from torch import Tensor
 
 from r1kit.engines.sequence import Prefix
+from r1kit.models.memory import advise_huge_pages
 
 # Slots start this many positions past a power of two, so that their rows do not fall into the same cache
 # sets.
@@ -145,23 +143,3 @@ class KVCache:
                 mask=self.mask[start:stop, :, :length],
             )
         return self._views[span]
-
-
-def advise_huge_pages(array: Tensor) -> None:
-    """Ask Linux for large pages under a big array in memory: attention reads it all, and the walk through small
-    pages costs. A wish: where it is not granted nothing changes.
-    """
-    advise = getattr(_libc(), "madvise", None)
-    if array.device.type != "cpu" or array.nbytes < 4 * _HUGE or advise is None:
-        return
-    start = -(-array.data_ptr() // _HUGE) * _HUGE
-    advise(ctypes.c_void_p(start), ctypes.c_size_t(array.data_ptr() + array.nbytes - start), _MADV_HUGEPAGE)
-
-
-_HUGE = 2 << 20
-_MADV_HUGEPAGE = 14
-
-
-@cache
-def _libc() -> ctypes.CDLL | None:
-    return ctypes.CDLL(None) if sys.platform == "linux" else None

@@ -24,8 +24,8 @@ struct Batch {
 };
 }
 
-// Rows of one block, and the fewest of a chunk that is not the last.
-constexpr int64_t ROWS = 64, CHUNK = 256;
+// Rows of one block, and the fewest of a chunk that is not the last. Measured; the optimum is flat.
+constexpr int64_t ROWS = 32, CHUNK = 128;
 
 struct Sizes {
   int64_t D, H, G, K, I, Q, A, rotated;  // widths padded: model, one head, MLP, all heads of q, k and v, those of q
@@ -66,8 +66,8 @@ struct Packed {
   }
 };
 
-// What the backward pass needs of one layer, a row for each token. `gate_up` holds for each block of rows one panel after
-// another, [rows, 32 of gate and 32 of up]: as they are made and read again, which the processor can foresee.
+// What the backward pass needs of one layer, a row for each token. `gate_up` holds for each chunk one panel after another,
+// [rows, pairs of 32 of gate and up]: as they are read again, which the processor can foresee.
 template <class E>
 struct Saved {
   E *normed, *qkv, *heads, *mixed, *mlp_normed, *gate_up;  // heads: normalised q and k before their gain
@@ -84,6 +84,15 @@ struct Saved {
     mlp_rstd = arena.take<float>(T);
     head_rstd = arena.take<float>(head_norms ? T * s.rotated : 0);
     softmax = arena.take<Softmax>(T * s.H);
+  }
+};
+
+// What it needs of the last norm.
+struct SavedLast {
+  float *normed, *rstd;
+  SavedLast(Arena& arena, const Sizes& s, int64_t T) {
+    normed = arena.take<float>(T * s.D);
+    rstd = arena.take<float>(T);
   }
 };
 

@@ -17,6 +17,15 @@ static inline int64_t whole(int64_t n) { return (n + BLOCK - 1) / BLOCK * BLOCK;
 
 static inline vf load(const float* p, int64_t i) { return load(p + i); }
 static inline void put(float* p, vf x) { store(p, x); }
+// Two vectors that are always used together: 2 * W numbers.
+static inline void put_pair(float* p, vf x, vf y) {
+  store(p, x);
+  store(p + W, y);
+}
+static inline void load_pair(const float* p, vf& x, vf& y) {
+  x = load(p);
+  y = load(p + W);
+}
 static inline vf exponential(const float*, vf x) { return vexp(x); }
 static inline vf reciprocal(const float*, vf x) { return 1.0f / x; }
 
@@ -132,12 +141,24 @@ static inline void put(bf16* p, vf x) {
   const __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(x));
   _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), reinterpret_cast<__m256i>(half));
 }
-// To 2^-16, finer than bfloat16.
+// In turn, so that either comes back by one operation.
+static inline void put_pair(bf16* p, vf x, vf y) {
+  alignas(64) static constexpr uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(y), reinterpret_cast<__m512>(x));
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(p), _mm512_permutexvar_epi16(_mm512_load_si512(order), reinterpret_cast<__m512i>(both)));
+}
+static inline void load_pair(const bf16* p, vf& x, vf& y) {
+  const __m512i both = _mm512_loadu_si512(p);
+  x = reinterpret_cast<vf>(_mm512_slli_epi32(both, 16));
+  y = reinterpret_cast<vf>(_mm512_and_si512(both, _mm512_set1_epi32(int(0xffff0000))));
+}
+// To 2^-13, finer than bfloat16: 2^t = 2^floor(t) * a polynomial in the rest.
 static inline vf exponential(const bf16*, vf x) {
-  const __m512 t = reinterpret_cast<__m512>(x * 1.44269504f), n = _mm512_roundscale_ps(t, 0);
-  const vf f = reinterpret_cast<vf>(_mm512_sub_ps(t, n));
-  const vf p = (((f * 9.6181291e-3f + 5.5504109e-2f) * f + 2.4022651e-1f) * f + 6.9314718e-1f) * f + 1.0f;
-  return reinterpret_cast<vf>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), n));
+  const __m512 t = reinterpret_cast<__m512>(x * 1.44269504f);
+  const vf f = reinterpret_cast<vf>(_mm512_reduce_ps(t, 1));
+  const vf p = ((f * 0.07802451f + 0.22606718f) * f + 0.69583353f) * f + 0.99992522f;
+  return reinterpret_cast<vf>(_mm512_scalef_ps(reinterpret_cast<__m512>(p), t));
 }
 static inline vf reciprocal(const bf16*, vf x) {
   return reinterpret_cast<vf>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));

@@ -9,6 +9,7 @@
 // same bits every time. Nothing is allocated, nothing is global.
 
 #include "attention.h"
+#include "weights.h"
 
 // to = x / sqrt(mean(x^2) + eps) over `width` values (the rest are zeros); returns the factor.
 template <class E>
@@ -30,56 +31,6 @@ static void normalise_backward(const float* g, const E* n, float factor, int64_t
     const vf grad = (load(g + i) - load(n, i) * mean) * factor;
     store(to + i, ADD ? load(to + i) + grad : grad);
   }
-}
-
-// Where true row or column i stands in the padded order: heads of `width` in `wide` places.
-struct Parts {
-  int64_t count, width, wide;
-  int64_t at(int64_t i) const { return i / width * wide + i % width; }
-};
-
-// Where true row i of gate (0..n-1) and up (n..2n-1) stands: 32 rows of gate, 32 of up, in turn.
-static int64_t paired(int64_t i, int64_t n) {
-  const int64_t j = i < n ? i : i - n;
-  return j / BLOCK * 2 * BLOCK + j % BLOCK + (i < n ? 0 : BLOCK);
-}
-
-// The two packed forms of a weight [rows, columns] times `gain` of its columns; `scratch` holds it whole.
-template <class E, class Rows>
-static void pack_weight(const float* w, int64_t rows, int64_t padded, const Rows& row, Parts columns, const float* gain,
-                        float* line, E* scratch, E* forward, E* backward) {
-  const int64_t wide = columns.count * columns.wide, width = columns.count * columns.width;
-  std::memset(scratch, 0, sizeof(E) * padded * wide);
-  std::memset(line, 0, sizeof(float) * wide);
-  for (int64_t r = 0; r < rows; r++) {
-    for (int64_t part = 0; part < columns.count; part++)
-      for (int64_t c = 0; c < columns.width; c++) {
-        const float x = w[r * width + part * columns.width + c];
-        line[part * columns.wide + c] = gain ? x * gain[part * columns.width + c] : x;
-      }
-    for (int64_t c = 0; c < wide; c += W) put(scratch + row(r) * wide + c, load(line + c));
-  }
-  pack_columns(scratch, wide, padded, wide, padded, forward, wide * BLOCK);
-  pack_rows(scratch, wide, padded, padded, wide, backward, padded * BLOCK);
-}
-
-// The gradient of a weight and of the gain folded into it, from the sum [padded rows, padded columns].
-template <class Rows>
-static void unfold(const float* sums, const float* w, int64_t rows, const Rows& row, Parts columns, const float* gain,
-                   float* __restrict__ w_grad, float* __restrict__ gain_grad) {
-  const int64_t wide = columns.count * columns.wide, width = columns.count * columns.width;
-  for (int64_t r = 0; r < rows; r++)
-    for (int64_t part = 0; part < columns.count; part++) {
-      const float* from = sums + row(r) * wide + part * columns.wide;
-      const int64_t at = r * width + part * columns.width;
-      if (!gain)
-        for (int64_t c = 0; c < columns.width; c++) w_grad[at + c] += from[c];
-      else
-        for (int64_t c = 0; c < columns.width; c++) {
-          w_grad[at + c] += from[c] * gain[c];
-          gain_grad[c] += from[c] * w[at + c];
-        }
-    }
 }
 
 // sums [D, 32] (of rows of length ld) += x^T y over n rows, for x turned and 32 columns of y.
@@ -191,32 +142,36 @@ struct Pass {
       sequences(c, [&](int64_t t, int64_t length) {
         attend(s, r.attention, k.qkv + t * s.Q, length, k.mixed + t * s.A, k.softmax + t * s.H);
       });
-      blocks(c, [&](int64_t t, int64_t n) { mlp(w, k, t, n); });
+      blocks(c, [&](int64_t t, int64_t n) { mlp(w, k, c, t, n); });
     });
   }
 
-  void mlp(const Packed<E>& w, const Saved<E>& k, int64_t t, int64_t n) {
+  void mlp(const Packed<E>& w, const Saved<E>& k, const Chunk& c, int64_t t, int64_t n) {
     product<false>(whole(n), s.D / BLOCK, s.A, k.mixed + t * s.A, s.A, BLOCK, w.output, s.A * BLOCK, r.block, s.D);
     for (int64_t i = 0; i < n; i++) {
       float* x = r.stream + (t + i) * s.D;
       for (int64_t j = 0; j < s.D; j += W) store(x + j, load(x + j) + load(r.block + i * s.D + j));
       k.mlp_rstd[t + i] = normalise(x, m.hidden, s.D, m.eps, k.mlp_normed + (t + i) * s.D);
     }
-    for (int64_t c = 0; c < s.I; c += BLOCK) {
-      product<false>(whole(n), 2, s.D, k.mlp_normed + t * s.D, s.D, BLOCK, w.gate_up + 2 * c * s.D, s.D * BLOCK,
+    for (int64_t p = 0; p < s.I; p += BLOCK) {
+      product<false>(whole(n), 2, s.D, k.mlp_normed + t * s.D, s.D, BLOCK, w.gate_up + 2 * p * s.D, s.D * BLOCK,
                      r.block, 2 * BLOCK);
-      for (int64_t i = 0; i < n; i++) {
-        E* kept = k.gate_up + 2 * (t * s.I + n * c) + i * 2 * BLOCK;
+      E* kept = gate_up_at(k, c, t, p);
+      for (int64_t i = 0; i < n; i++, kept += 2 * BLOCK) {
         for (int64_t j = 0; j < BLOCK; j += W) {
           const vf gate = load(r.block + i * 2 * BLOCK + j), up = load(r.block + i * 2 * BLOCK + BLOCK + j);
-          put(kept + j, gate);
-          put(kept + BLOCK + j, up);
-          put(r.act + ROWS * c + i * BLOCK + j, gate * reciprocal(kept, 1.0f + exponential(kept, -gate)) * up);
+          put_pair(kept + 2 * j, gate, up);
+          put(r.act + ROWS * p + i * BLOCK + j, gate * reciprocal(kept, 1.0f + exponential(kept, -gate)) * up);
         }
       }
     }
     product<false>(whole(n), s.D / BLOCK, s.I, r.act, BLOCK, ROWS * BLOCK, w.down, s.I * BLOCK, r.block, s.D);
     add_block(t, n);
+  }
+
+  // What is kept of gate and up in 32 columns from p on, from token t on: panels of a chunk, one after another.
+  E* gate_up_at(const Saved<E>& k, const Chunk& c, int64_t t, int64_t p) {
+    return k.gate_up + 2 * (c.start * s.I + c.rows * p) + (t - c.start) * 2 * BLOCK;
   }
 
   void add_block(int64_t t, int64_t n) {
@@ -236,7 +191,7 @@ struct Pass {
     turn_rows(side(t0, c.rows, 0), s.D, c.rows, depth, s.D, r.turned, depth);
     turn_rows(k.mlp_normed + t0 * s.D, s.D, c.rows, depth, s.D, r.turned_too, depth);
     for (int64_t p = 0; p < s.I; p += BLOCK) {
-      blocks(c, [&](int64_t t, int64_t n) { swiglu_backward(w, k, t, n, t - t0, p); });
+      blocks(c, [&](int64_t t, int64_t n) { swiglu_backward(w, k, c, t, n, p); });
       outer_panel(s, r, c.rows, r.turned, r.act, BLOCK, r.down_sum + p, s.I);
       for (int64_t j = 2 * p; j < 2 * p + 2 * BLOCK; j += BLOCK)
         outer_panel(s, r, c.rows, r.turned_too, r.gate_up + j * r.rows, BLOCK, r.gate_up_sum + j, 2 * s.I);
@@ -249,13 +204,17 @@ struct Pass {
   }
 
   // 32 columns of the MLP from p on: what went into `down` (made again), and the gradients of gate and up.
-  void swiglu_backward(const Packed<E>& w, const Saved<E>& k, int64_t t, int64_t n, int64_t row, int64_t p) {
+  void swiglu_backward(const Packed<E>& w, const Saved<E>& k, const Chunk& c, int64_t t, int64_t n, int64_t p) {
+    const int64_t row = t - c.start;
     product<false>(whole(n), 1, s.D, r.back + row * s.D, s.D, BLOCK, w.down_back + p * s.D, 0, r.block, BLOCK);
-    const E* kept = k.gate_up + 2 * (t * s.I + n * p);
+    const E* kept = gate_up_at(k, c, t, p);
     for (int64_t i = 0; i < n; i++, kept += 2 * BLOCK) {
       E *gate_grad = r.gate_up + 2 * p * r.rows + (row + i) * BLOCK, *up_grad = gate_grad + r.rows * BLOCK;
       for (int64_t j = 0; j < BLOCK; j += W) {
-        const vf gate = load(kept, j), up = load(kept, BLOCK + j), g = load(r.block + i * BLOCK + j);
+        __builtin_prefetch(kept + 2 * j + 2 * BLOCK * 32);
+        const vf g = load(r.block + i * BLOCK + j);
+        vf gate, up;
+        load_pair(kept + 2 * j, gate, up);
         const vf sigmoid = reciprocal(kept, 1.0f + exponential(kept, -gate)), silu = gate * sigmoid;
         put(r.act + (row + i) * BLOCK + j, silu * up);
         put(gate_grad + j, g * up * (sigmoid * (1.0f + gate - silu)));
@@ -324,75 +283,12 @@ struct Pass {
   }
 };
 
-// The rows and columns of the weights of a layer, true and padded.
-struct Shapes {
-  Parts model, heads, mixed, mlp;
-  int64_t intermediate;
-  Shapes(const Model& m, const Sizes& s)
-      : model{1, m.hidden, s.D}, heads{s.H + 2 * s.G, m.head_dim, s.K}, mixed{s.H, m.head_dim, s.K},
-        mlp{1, m.intermediate, s.I}, intermediate(m.intermediate) {}
-};
-
-template <class E>
-static void pack_layer(const Model& m, const Layer& layer, const Packed<E>& w, float* line, E* scratch) {
-  const Sizes s(m);
-  const Shapes shape(m, s);
-  const auto plain = [](int64_t r) { return r; };
-  pack_weight(layer.qkv, shape.heads.count * m.head_dim, s.Q, [&](int64_t r) { return shape.heads.at(r); }, shape.model,
-              layer.attention_norm, line, scratch, w.qkv, w.qkv_back);
-  pack_weight(layer.output, m.hidden, s.D, plain, shape.mixed, nullptr, line, scratch, w.output, w.output_back);
-  pack_weight(layer.gate_up, 2 * m.intermediate, 2 * s.I, [&](int64_t r) { return paired(r, m.intermediate); },
-              shape.model, layer.mlp_norm, line, scratch, w.gate_up, w.gate_up_back);
-  pack_weight(layer.down, m.hidden, s.D, plain, shape.mlp, nullptr, line, scratch, w.down, w.down_back);
-  std::memset(w.bias, 0, sizeof(float) * s.Q);
-  if (layer.qkv_bias)
-    for (int64_t i = 0; i < shape.heads.count * m.head_dim; i++) w.bias[shape.heads.at(i)] = layer.qkv_bias[i];
-  std::memset(w.gains, 0, sizeof(float) * 2 * s.K);
-  if (layer.q_norm) {
-    std::memcpy(w.gains, layer.q_norm, sizeof(float) * m.head_dim);
-    std::memcpy(w.gains + s.K, layer.k_norm, sizeof(float) * m.head_dim);
-  }
-}
-
-// Adds the sums of a layer to the gradients of its parameters.
-template <class E>
-static void unfold_layer(const Model& m, const Layer& layer, const Layer& grad, const Room<E>& r) {
-  const Sizes s(m);
-  const Shapes shape(m, s);
-  const auto plain = [](int64_t i) { return i; };
-  turn_rows(r.qkv_sum, s.Q, s.D, s.D, s.Q, r.sum_turned, s.D);
-  unfold(r.sum_turned, layer.qkv, shape.heads.count * m.head_dim, [&](int64_t i) { return shape.heads.at(i); },
-         shape.model, layer.attention_norm, grad.qkv, grad.attention_norm);
-  turn_rows(r.gate_up_sum, 2 * s.I, s.D, s.D, 2 * s.I, r.sum_turned, s.D);
-  unfold(r.sum_turned, layer.gate_up, 2 * m.intermediate, [&](int64_t i) { return paired(i, m.intermediate); },
-         shape.model, layer.mlp_norm, grad.gate_up, grad.mlp_norm);
-  unfold(r.output_sum, layer.output, m.hidden, plain, shape.mixed, nullptr, grad.output, nullptr);
-  unfold(r.down_sum, layer.down, m.hidden, plain, shape.mlp, nullptr, grad.down, nullptr);
-  if (layer.qkv_bias)
-    for (int64_t i = 0; i < shape.heads.count * m.head_dim; i++) grad.qkv_bias[i] += r.bias_sum[shape.heads.at(i)];
-  if (layer.q_norm)
-    for (int64_t i = 0; i < m.head_dim; i++) {
-      grad.q_norm[i] += r.gain_sum[i];
-      grad.k_norm[i] += r.gain_sum[s.K + i];
-    }
-}
-
-// Everything kept between the calls, in the order in which it lies in its buffer.
-template <class E>
-struct Kept {
-  float *final_normed, *final_rstd;
-  Kept(Arena& arena, const Sizes& s, int64_t T) {
-    final_normed = arena.take<float>(T * s.D);
-    final_rstd = arena.take<float>(T);
-  }
-};
-
 template <class E>
 static void measure(const Model& m, const Batch& b, int64_t* bytes) {
   const Sizes s(m);
   Pass<E> pass(m, b, nullptr);
   Arena packed{nullptr}, saved{nullptr};
-  Kept<E> kept(saved, s, pass.T);
+  SavedLast(saved, s, pass.T);
   for (int64_t l = 0; l < m.layers; l++) {
     Packed<E> w(packed, s);
     Saved<E> k(saved, s, pass.T + BLOCK, m.layer[l].q_norm);
@@ -418,7 +314,7 @@ static void run_forward(const Model& m, const Batch& b, char* packed, char* save
   Pass<E> pass(m, b, room);
   const Sizes& s = pass.s;
   Arena weights{packed}, keep{saved};
-  const Kept<E> kept(keep, s, pass.T);
+  const SavedLast last(keep, s, pass.T);
   pass.place();
   pass.embed();
   for (int64_t l = 0; l < m.layers; l++) {
@@ -428,8 +324,8 @@ static void run_forward(const Model& m, const Batch& b, char* packed, char* save
     pass.forward_layer(w, k, head_norms);
   }
   for (int64_t t = 0; t < pass.T; t++) {
-    float* normed = kept.final_normed + t * s.D;
-    kept.final_rstd[t] = normalise(pass.r.stream + t * s.D, m.hidden, s.D, m.eps, normed);
+    float* normed = last.normed + t * s.D;
+    last.rstd[t] = normalise(pass.r.stream + t * s.D, m.hidden, s.D, m.eps, normed);
     for (int64_t i = 0; i < m.hidden; i++) hidden[t * m.hidden + i] = normed[i] * m.final_norm[i];
   }
 }
@@ -438,19 +334,17 @@ template <class E>
 static void run_backward(const Model& m, const Batch& b, char* packed, char* saved, char* room, const float* grad) {
   Pass<E> pass(m, b, room);
   const Sizes& s = pass.s;
-  const Kept<E>* kept;
   Arena keep{saved};
-  const Kept<E> final(keep, s, pass.T);
-  kept = &final;
+  const SavedLast last(keep, s, pass.T);
   pass.place();
   std::memset(pass.r.line, 0, sizeof(float) * s.D);
   for (int64_t t = 0; t < pass.T; t++) {
-    const float *normed = kept->final_normed + t * s.D, *g = grad + t * m.hidden;
+    const float *normed = last.normed + t * s.D, *g = grad + t * m.hidden;
     for (int64_t i = 0; i < m.hidden; i++) {
       m.final_norm_grad[i] += g[i] * normed[i];
       pass.r.line[i] = g[i] * m.final_norm[i];
     }
-    normalise_backward<false>(pass.r.line, normed, kept->final_rstd[t], m.hidden, s.D, pass.r.stream + t * s.D);
+    normalise_backward<false>(pass.r.line, normed, last.rstd[t], m.hidden, s.D, pass.r.stream + t * s.D);
   }
   for (int64_t l = m.layers; l-- > 0;) {
     Arena weights{packed};

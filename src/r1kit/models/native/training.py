@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from r1kit.config.errors import UserError
+from r1kit.models import memory
 from r1kit.models.attention import PackedAttention
 from r1kit.models.decoder import Decoder
 from r1kit.models.native.build import build, turns
@@ -219,7 +220,7 @@ def _batch(ids: np.ndarray, lengths: np.ndarray) -> _Batch:
 
 def _at_least(buffer: Tensor, size: int) -> Tensor:
     """`buffer`, or a larger one with some room to grow."""
-    return buffer if buffer.numel() >= size else torch.empty(size + size // 4, dtype=torch.uint8)
+    return buffer if buffer.numel() >= size else memory.buffer(size + size // 4)
 
 
 def _gradient(parameter: Tensor) -> int:
