@@ -24,6 +24,18 @@ def stage_paths(stage: StageSettings) -> dict[str, str]:
     return {key: text for key, text in _edges(stage) if not REFERENCE.fullmatch(text.strip())}
 
 
+def main_model(stage: StageSettings) -> tuple[str | None, str | None]:
+    """(upstream stage, path) of the model whose shape and tokenizer a stage's own has; one of them at most is given.
+
+    Of a merge it is the first of its models.
+    """
+    for key in ("model", "models[0]"):
+        found = stage_inputs(stage).get(key), stage_paths(stage).get(key)
+        if any(found):
+            return found
+    return None, None
+
+
 def edge_output(key: str) -> str:
     """What an edge takes of the upstream stage: its model or its data."""
     return "data" if key.startswith("data") else "model"

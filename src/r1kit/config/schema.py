@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.fields import Count, Native, Natural, Positive, Settings
 from r1kit.config.generate import GenerateSettings
+from r1kit.config.merge import MergeSettings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.preference import PreferenceSettings
 from r1kit.config.reward_model import RewardModelSettings
@@ -89,6 +90,7 @@ Stage = Annotated[
     | GenerateSettings
     | SFTSettings
     | PreferenceSettings
+    | MergeSettings
     | RewardModelSettings
     | RLSettings
     | EvaluateSettings
@@ -101,6 +103,7 @@ STAGE_KINDS: dict[str, type[StageSettings]] = {
     "sft": SFTSettings,
     "preference": PreferenceSettings,
     "reward_model": RewardModelSettings,
+    "merge": MergeSettings,
     "rl": RLSettings,
     "evaluate": EvaluateSettings,
     "report": ReportSettings,

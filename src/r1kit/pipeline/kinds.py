@@ -133,6 +133,12 @@ def run_reward_model(context: StageContext) -> StageOutcome:
     )
 
 
+def run_merge(context: StageContext) -> StageOutcome:
+    from r1kit.pipeline import merge
+
+    return merge.run_merge(context)
+
+
 def run_rl(context: StageContext) -> StageOutcome:
     from r1kit.tasks import make_task
     from r1kit.training.rl import train_rl
@@ -192,6 +198,7 @@ RUNNERS: dict[str, Runner] = {
     "sft": run_sft,
     "preference": run_preference,
     "reward_model": run_reward_model,
+    "merge": run_merge,
     "rl": run_rl,
     "evaluate": run_evaluate,
     "report": run_report,

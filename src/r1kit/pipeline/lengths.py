@@ -13,7 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1kit.config.graph import stage_inputs
+from r1kit.config.graph import main_model
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
 
 if TYPE_CHECKING:
@@ -42,12 +42,10 @@ class Lengths:
 
 def root_model(recipe: Recipe, name: str) -> Path | None:
     """The checkpoint that stage `name` goes back to; None where a pretrain stage makes its base."""
-    stage = recipe.stages[name]
-    upstream = stage_inputs(stage).get("model")
+    upstream, path = main_model(recipe.stages[name])
     if upstream is not None:
         return root_model(recipe, upstream)
-    model = getattr(stage, "model", None)  # of a pretrain stage it is a shape
-    return Path(model) if isinstance(model, str) else None
+    return Path(path) if path is not None else None
 
 
 def measured_lengths(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r1kit.config.generate import GenerateSettings
-from r1kit.config.graph import stage_inputs, stage_order
+from r1kit.config.graph import main_model, stage_order
 from r1kit.config.parts import ModelSettings
 from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
@@ -130,11 +130,10 @@ def _shape(recipe: Recipe, name: str, shapes: dict[str, Shape]) -> Shape | None:
     stage = recipe.stages[name]
     if isinstance(stage, PretrainSettings):
         return Shape.of_settings(stage.model)
-    model = getattr(stage, "model", None)
-    if not isinstance(model, str):
-        return None
-    upstream = stage_inputs(stage).get("model")
-    return shapes.get(upstream) if upstream else Shape.of_directory(Path(model))
+    upstream, path = main_model(stage)
+    if path is not None:
+        return Shape.of_directory(Path(path))
+    return shapes.get(upstream) if upstream is not None else None
 
 
 def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool) -> StagePlan:
