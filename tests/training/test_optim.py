@@ -72,6 +72,14 @@ def test_orthogonalise_moves_singular_values_only(shape: tuple[int, int]) -> Non
         np.testing.assert_allclose(result, orthogonalised(matrix), atol=2e-4)
 
 
+def test_orthogonalise_in_bfloat16_gives_singular_values_within_a_few_percent() -> None:
+    stack = torch.randn(4, 24, 72, generator=torch.Generator().manual_seed(0))
+    exact, rough = orthogonalise(stack), orthogonalise(stack, products=torch.bfloat16)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).norm() < 0.03 * exact.norm()
+    torch.testing.assert_close(torch.linalg.svdvals(rough), torch.linalg.svdvals(exact), rtol=0.06, atol=0.0)
+
+
 def test_orthogonalised_matrices_are_nearly_orthogonal() -> None:
     """Singular values end in [0.65, 1.25] however unequal they were; a matrix of zeros stays one."""
     generator = torch.Generator().manual_seed(0)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import time
 from dataclasses import dataclass
 
 from r1kit.config.load import load_recipe
-from r1kit.config.machine import resolve
+from r1kit.config.machine import resolve, resolve_native
 from r1kit.pipeline.catalog import find_recipe
 from r1kit.pipeline.lineage import library_versions, machine
 from r1kit.pipeline.plan import plan_stages
@@ -54,6 +55,7 @@ def examine() -> list[Finding]:
         Finding("gpu", gpu()),
         *(Finding(dtype, f"{rate:.0f} GFLOP/s per core in matrix products") for dtype, rate in rates.items()),
         Finding("dtype", f"auto is {recipe.dtype} here; measured faster now: {faster}"),
+        Finding("native", native()),
         Finding("processes", f"auto is {recipe.processes}, one thread each"),
         Finding("quick start", f"about {duration(estimate(rates[recipe.dtype]))} by estimate (installation apart)"),
         *(Finding(tool, f"{_found(shutil.which(tool))} ({use})") for tool, use in TOOLS.items()),
@@ -86,6 +88,14 @@ def matmul_gflops(dtype: str) -> float:
             F.linear(x, weight)
             best = min(best, time.perf_counter() - began)
     return 2 * ROWS * WIDTH * WIDTH / best / 1e9
+
+
+def native() -> str:
+    """What the recipe's `native: true` would do here."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        return f"not possible: no C++ compiler found ({compiler})"
+    return f"`native: true` trains and samples in C++ with {resolve_native('auto')} products; it is off by default"
 
 
 def gpu() -> str:

@@ -126,13 +126,17 @@ class AdamW:
 _NS_A, _NS_B, _NS_C = 3.4445, -4.7750, 2.0315
 
 
-def orthogonalise(matrices_BMN: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices, approximately, by `steps` Newton-Schulz iterations; M <= N is cheapest."""
-    x = matrices_BMN / (matrices_BMN.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+def orthogonalise(matrices_BMN: Tensor, steps: int = 5, products: torch.dtype = torch.float32) -> Tensor:
+    """The nearest semi-orthogonal matrices, approximately, by `steps` Newton-Schulz iterations; M <= N is cheapest.
+
+    The iteration forgives rounding: with `products` in bfloat16, as Muon was published, singular values end within
+    a few percent of where they would (tests/training/test_optim.py).
+    """
+    x = (matrices_BMN / (matrices_BMN.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(products)
     for _ in range(steps):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=_NS_B, alpha=_NS_C), x, beta=_NS_A)
-    return x
+    return x.to(matrices_BMN.dtype)
 
 
 @dataclass(frozen=True)
@@ -151,8 +155,14 @@ class Muon:
     Update: w -= lr * sqrt(max(1, rows / columns)) * orthogonalise(nesterov momentum of g). (Jordan et al. 2024.)
     """
 
-    def __init__(self, flat: FlatParameters, settings: OptimizerSettings, world: World) -> None:
-        self.flat, self.settings, self.world = flat, settings, world
+    def __init__(
+        self,
+        flat: FlatParameters,
+        settings: OptimizerSettings,
+        world: World,
+        products: torch.dtype = torch.float32,
+    ) -> None:
+        self.flat, self.settings, self.world, self.products = flat, settings, world, products
         self.momentum = torch.zeros_like(flat.master)
         self.update = torch.zeros_like(flat.master)
         self.parts = list(_matrix_parts(flat))
@@ -174,7 +184,7 @@ class Muon:
         views, updates = flat.named_views(nesterov), flat.named_views(self.update)
         for shape_parts in self._by_shape():
             stack = torch.stack([_wide(views[p.name][p.start : p.end]) for p in shape_parts])
-            for part, ortho in zip(shape_parts, orthogonalise(stack), strict=True):
+            for part, ortho in zip(shape_parts, orthogonalise(stack, products=self.products), strict=True):
                 target = updates[part.name][part.start : part.end]
                 rows, columns = target.shape
                 scale = max(1.0, rows / columns) ** 0.5
@@ -229,10 +239,12 @@ class FlatAdamW:
         self.adam.load_state(state)
 
 
-def make_optimizer(flat: FlatParameters, settings: OptimizerSettings, world: World) -> Muon | FlatAdamW:
-    """The optimiser a recipe names."""
+def make_optimizer(
+    flat: FlatParameters, settings: OptimizerSettings, world: World, products: torch.dtype = torch.float32
+) -> Muon | FlatAdamW:
+    """The optimiser a recipe names. `products`: dtype of Muon's matrix products."""
     makers: dict[str, Callable[[], Muon | FlatAdamW]] = {
-        "muon": lambda: Muon(flat, settings, world),
+        "muon": lambda: Muon(flat, settings, world, products),
         "adamw": lambda: FlatAdamW(flat, settings),
     }
     if settings.name not in makers:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -54,7 +55,8 @@ class Session:
         if native != "off":
             self.network = NativePass(self.model, native)
             self.flat.on_publish.append(self.network.refresh)
-        self.optimizer = make_optimizer(self.flat, optimizer, world)
+        products = torch.bfloat16 if native == "bfloat16" else torch.float32
+        self.optimizer = make_optimizer(self.flat, optimizer, world, products)
         self.resumed = found is not None
         self.start_step = 0
         self.state: dict[str, Any] = {}
