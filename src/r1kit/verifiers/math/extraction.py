@@ -21,27 +21,16 @@ MAX_BOXES = 64
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
 _BARE_BOX = re.compile(r"-?\d[\d.,/]*|[A-Za-z](?![A-Za-z])")
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+?)[ \t]*$", re.MULTILINE)
-_LINE = re.compile(
-    r"^[\s>*_#-]*(?:(?:final\s+)?answer[\s*_]*[:：]|final\s+answer[ \t*_]*\n)[\s*_]*(.+?)[ \t*_]*$",
-    re.IGNORECASE | re.MULTILINE,
-)
+_LINE = re.compile(r"^[\s>*_#-]*(?:final\s+)?answer[\s*_]*[:：][\s*_]*(.+?)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
+_HEADING = re.compile(r"^[\s>*_#-]*(?:final\s+answer|最终答案)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
 _PHRASES = (
     re.compile(
-        r"(?<!wrong )(?<!incorrect )(?:answers?|solutions?|results?)\s*(?:is|are|:|=|：)+\s*(?:that\s+)?[:：]?\s*",
+        r"(?<!wrong )(?<!incorrect )(?:answers?|solution|result)\s*(?:is|are|:|=|：)+\s*(?:that\s+)?[:：]?\s*",
         re.IGNORECASE,
     ),
     re.compile(
         r"(?:答案|结果|答)\**\s*(?:应该|应|大约|约|可能|就)?\s*(?:是|为|等于|选|:|：|=)+\s*[:：]?\s*|答案不是[^，。]{1,40}，而是"
-        r"|(?:故选|应选|因此选|所以选)\s*[:：]?\s*|(?:^|[，。\s])选\s*(?=[A-H](?![A-Za-z]))"
-    ),
-)
-# Said of other quantities too: only where nothing says "answer" and no number follows.
-_WEAK_PHRASES = (
-    re.compile(r"(?:取值范围|值|概率)\s*(?:是|为|等于|:|：)\s*"),
-    re.compile(
-        r"(?:^|(?<=[.,]\s))(?:the|its|their)\s+(?:(?!(?:wrong|incorrect|not|no|other)\b)[a-z-]+\s+){1,5}"
-        r"(?:is|are|equals?|was)\s+(?=[-\d$\\(])",
-        re.IGNORECASE,
+        r"|取值范围\s*(?:是|为|:|：)\s*|(?:故选|应选|因此选|所以选)\s*[:：]?\s*|(?:^|[，。\s])选\s*(?=[A-H](?![A-Za-z]))"
     ),
 )
 _SUBJECT = re.compile(
@@ -50,7 +39,7 @@ _SUBJECT = re.compile(
 _SENTENCE_END = re.compile(r"(?<!\d)[.!?](?=\s|$|[^\d\s])|\.(?=\s|$)|[\n。！？]|；(?=\D)|，(?=[^\d\s(（\-$\\])")
 # Where the answer of a sentence ends and its reason, or what it is not, begins.
 _ASIDE = re.compile(
-    r",?\s+(?:i\.e\.|that\s+is|namely|since|because|which|or\s+so|for\s+(?:all|any|every))(?=\W|$)"
+    r",?\s+(?:i\.e\.|that\s+is|namely|since|because|which|when|achieved|attained|or\s+so|for\s+(?:all|any|every))(?=\W|$)"
     r"|,\s*where(?=\W)|\s*[,(]\s*(?:not|rather\s+than)\s|[（(，]?因为",
     re.IGNORECASE,
 )
@@ -115,6 +104,8 @@ def extract(response: str, policy: MathPolicy, *, opened: bool = False) -> Extra
     if found is not None:
         return _unphrased(found, policy)
     if wanted == "any" and not policy.strict:
+        for heading in list(_HEADING.finditer(text))[-1:]:
+            text = text[heading.end() :] if text[heading.end() :].strip() else text
         found = _phrase(text, policy) or _formula(text, policy) or _number(text)
     return found
 
@@ -222,24 +213,21 @@ def _boxed(text: str, policy: MathPolicy, anywhere: bool = False) -> Extracted |
 def _phrase(text: str, policy: MathPolicy) -> Extracted | None:
     """What follows the last "the answer is" or 答案是, to the end of its sentence."""
     tail = _HOPE.sub("", text[-_TAIL:])
-    for phrases in (_PHRASES, _WEAK_PHRASES):
-        found = sorted((m.end(), m.start()) for pattern in phrases for m in pattern.finditer(tail))
-        for index in range(len(found) - 1, -1, -1):
-            end, start = found[index]
-            rest = _ASIDE.split(tail[end:], maxsplit=1)[0]
-            formula = _FORMULA.match(rest)
-            stop = _SENTENCE_END.search(rest, formula.end() if formula else 0)
-            span = rest[: stop.start()] if stop else rest
-            span = span.strip(" *_`\t").removeprefix("}").strip()  # \\text{The answer is } 4
-            if not span:
-                continue
-            if phrases is _WEAK_PHRASES and stop and re.search(r"\d", tail[end + stop.start() :]):
-                continue
-            span = _hedged(without_subject(span), rest[stop.start() :] if stop else "", policy)
-            before = _ANSWER.match(tail, found[index - 1][0], start) if index and policy.hedges == "wrong" else None
-            if before and joint(tail[before.end() : start], adjacent=False) == OR:
-                span = f"{before[0]}{OR}{span}"
-            return Extracted(span, "phrase")
+    found = sorted((m.end(), m.start()) for pattern in _PHRASES for m in pattern.finditer(tail))
+    for index in range(len(found) - 1, -1, -1):
+        end, start = found[index]
+        rest = _ASIDE.split(tail[end:], maxsplit=1)[0]
+        formula = _FORMULA.match(rest)
+        stop = _SENTENCE_END.search(rest, formula.end() if formula else 0)
+        span = rest[: stop.start()] if stop else rest
+        span = span.strip(" *_`\t").removeprefix("}").strip()  # \\text{The answer is } 4
+        if not span:
+            continue
+        span = _hedged(without_subject(span), rest[stop.start() :] if stop else "", policy)
+        before = _ANSWER.match(tail, found[index - 1][0], start) if index and policy.hedges == "wrong" else None
+        if before and joint(tail[before.end() : start], adjacent=False) == OR:
+            span = f"{before[0]}{OR}{span}"
+        return Extracted(span, "phrase")
     return None
 
 

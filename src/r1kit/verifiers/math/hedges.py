@@ -39,7 +39,8 @@ _TAKEN_BACK = re.compile(
     re.IGNORECASE,
 )
 _AFTER = re.compile(
-    rf"{_CLOSING}(?:{_MARK}|(?:actually|wait|no|sorry|correction)\b|不对|更正)(?:{_FILLER}){{0,20}}?({_FORMULA}|{_NUMBER}{_CLAUSE_END})",
+    rf"{_CLOSING}(?:{_MARK}|(?:actually|wait|no|sorry|correction)\b|不对|更正)(?:{_FILLER}){{0,20}}?"
+    rf"({_FORMULA}|{_NUMBER}{_CLAUSE_END})",
     re.IGNORECASE,
 )
 _ALSO = re.compile(
@@ -47,8 +48,12 @@ _ALSO = re.compile(
     r"(?:also|equally)\b",
     re.IGNORECASE,
 )
+# Said of the answer itself: "$t$, or \\boxed{3}" only gives t its value.
+_UNSURE_VERB = r"either|maybe|perhaps|possibly|(?:could|might|may)\s+be|(?:it|answer)(?:'s|\s+is)"
+_UNCERTAIN = rf"\b(?:{_UNSURE_VERB})\s+|(?:可能是?|要么|也许是?)\s*"
 _BEFORE = re.compile(
-    rf"(?:^|[\s(:：是为])({_FORMULA}|{_NUMBER})[\s,，]*(?:\bor\b|或者?|要么|还是)(?:{_FILLER}){{0,20}}$", re.IGNORECASE
+    rf"(?:^\s*|{_UNCERTAIN})({_FORMULA}|{_NUMBER})[\s,，]*(?:\bor\b|或者?|要么|还是)(?:{_FILLER}){{0,20}}$",
+    re.IGNORECASE,
 )
 
 
@@ -79,5 +84,5 @@ def alternative_after(text: str) -> str | None:
 
 def alternative_before(text: str) -> str | None:
     """The value right before an answer to which it is the alternative: `41` of "41 or "."""
-    match = _BEFORE.search(text[-MAX_BETWEEN:])
+    match = _BEFORE.search(text if len(text) <= MAX_BETWEEN else "..." + text[-MAX_BETWEEN:])
     return match[1] if match and "=" not in match[1] else None

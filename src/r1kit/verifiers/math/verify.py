@@ -20,8 +20,11 @@ SHOWN = 400
 _WRAPPED = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])|<answer>|####\s|</?think>")
 _LEADING = re.compile(r"^\$?(?:therefore|thus|so|hence|then|所以|因此|综上所述|综上|故)[\s,，:：]+", re.IGNORECASE)
 _ROUNDED = re.compile(r"\s*(?:=|≈|\\approx)\s*-?\d{0,20}\.\d{1,40}\s*(?:\.\.\.|…|\\[lc]?dots)\s*\$?$")  # 1/3 = 0.333...
-_PROSE = re.compile(
-    r"answer|solution|result|答案|故选|结果|答\s*[:：]|取值范围|值[是为]|选\s*[A-H]|\b(?:is|are|equals?)\s+[-$(]?\d",
+_PROSE = re.compile(r"answer|solution|result|答案|故选|结果|取值范围|答\s*[:：]|选\s*[A-H]", re.IGNORECASE)
+# A bare answer in one sentence: "The probability is 1/2.", x的值是2.
+_STATEMENT = re.compile(
+    r"(?:the|its|their)\s+(?:(?!(?:wrong|incorrect|not|no|other)\b)[a-z-]+\s+){1,6}(?:is|are|equals?|was)\s+(?=[-\d$\\(])"
+    r"|[A-Za-z]?\s*的?(?:值|概率)\s*(?:是|为|等于|:|：)\s*",
     re.IGNORECASE,
 )
 
@@ -123,6 +126,8 @@ def _unwrapped(text: str, policy: MathPolicy) -> str:
         found = extract(text, policy)
         if found is not None and found.where in ("phrase", "line"):
             return found.text
+    if (statement := _STATEMENT.match(text)) is not None:
+        return text[statement.end() :]
     return text if text.isascii() else without_subject(text)
 
 
