@@ -39,10 +39,6 @@ class Recorder(Protocol):
         """True once the user asked to stop: the stage saves a checkpoint and raises `Interrupted`."""
         ...
 
-    def say(self, text: str) -> None:
-        """One line for whoever watches the run, and for its log."""
-        ...
-
     def truncate(self, stage: str, step: int) -> None:
         """Forget the rows and files of `stage` after `step`, which a resumed run does again."""
         ...
@@ -70,9 +66,6 @@ class NullRecorder:
 
     def should_stop(self) -> bool:
         return False
-
-    def say(self, text: str) -> None:
-        return None
 
     def truncate(self, stage: str, step: int) -> None:
         return None

@@ -154,7 +154,7 @@ class RLRun:
         """From here to the last step. Raises Interrupted, Paused or RolledBack."""
         s = self.settings
         if s.algorithm.preset:
-            self.recorder.say(f"{self.stage}: {s.algorithm.described()}")
+            self.recorder.note(self.stage, s.algorithm.described())
         if not self.session.resumed:
             self.held_out.run(0)
             self._settle()
@@ -181,7 +181,9 @@ class RLRun:
         )
 
     def save(self) -> Path:
-        self.good.saved(self.step, quiet=self.alarms.quiet)
+        # One that the user or an alarm asked for is no place to go back to: a run left alone has none there.
+        if self.step % self.settings.checkpoint_every == 0:
+            self.good.saved(self.step, quiet=self.alarms.quiet)
         return self.session.save(
             self.step,
             {
