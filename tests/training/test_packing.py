@@ -20,9 +20,11 @@ from r1kit.training.packing import SEGMENT_COST_TOKENS, balanced_shards, plan
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
 
-@given(LENGTHS, st.integers(60, 300))
-def test_every_sequence_stands_in_one_segment_within_the_budget(lengths: list[int], budget: int) -> None:
-    micros = plan(lengths, budget)
+@given(LENGTHS, st.integers(60, 300), st.booleans())
+def test_every_sequence_stands_in_one_segment_within_the_budget(
+    lengths: list[int], budget: int, best_fit: bool
+) -> None:
+    micros = plan(lengths, budget, best_fit=best_fit)
     seen: Counter[int] = Counter()
     for micro in micros:
         assert 0 < micro.tokens <= budget
@@ -66,6 +68,18 @@ def test_waste_is_small_on_lengths_as_they_come() -> None:
     tokens = sum(m.tokens for m in micros)
     assert tokens < 1.05 * sum(lengths)
     assert len(micros) <= 1.3 * sum(lengths) / 2560 + 1
+
+
+@given(LENGTHS, st.integers(60, 300))
+def test_best_fit_needs_no_more_micro_batches(lengths: list[int], budget: int) -> None:
+    assert len(plan(lengths, budget, best_fit=True)) <= len(plan(lengths, budget))
+
+
+def test_best_fit_fills_the_gap_that_a_long_sequence_left() -> None:
+    # 900 leaves 100, 600 leaves 400: 350 stands with the 600, the 90 with the 900.
+    lengths = [900, 600, 350, 90]
+    assert [m.members for m in plan(lengths, 1000)] == [((0,),), ((1,), (2,)), ((3,),)]
+    assert [m.members for m in plan(lengths, 1000, best_fit=True)] == [((0,), (3,)), ((1,), (2,))]
 
 
 def test_a_sequence_over_the_budget_says_what_to_change() -> None:

@@ -31,6 +31,10 @@ class MicroBatch:
     def tokens(self) -> int:
         return sum(s.tokens for s in self.segments)
 
+    def with_segment(self, segment: Segment, members: tuple[int, ...]) -> MicroBatch:
+        """The same with one more segment behind the others."""
+        return MicroBatch((*self.segments, segment), (*self.members, members))
+
     def fill(self, arrays: Sequence[np.ndarray], padding: float | int) -> np.ndarray:
         """Per-sequence arrays laid out flat along the token axis, padded at the right: [tokens]."""
         out = np.full(self.tokens, padding, dtype=arrays[0].dtype)
@@ -45,10 +49,12 @@ class MicroBatch:
         return torch.from_numpy(self.fill(arrays, padding))
 
 
-def plan(lengths: Sequence[int], token_budget: int) -> list[MicroBatch]:
+def plan(lengths: Sequence[int], token_budget: int, *, best_fit: bool = False) -> list[MicroBatch]:
     """Micro-batches of at most `token_budget` tokens, padding included; the longest sequences first.
 
-    Raises ValueError where one sequence alone is over the budget.
+    A segment goes into the newest micro-batch where it fits, else into a new one; with `best_fit` into the fullest of
+    all in which it fits: fewer micro-batches where lengths differ much. Raises ValueError where one sequence alone is
+    over the budget.
     """
     if not len(lengths):
         return []
@@ -60,16 +66,14 @@ def plan(lengths: Sequence[int], token_budget: int) -> list[MicroBatch]:
             f"{longest} or lower the length cap"
         )
     batches: list[MicroBatch] = []
-    segments: list[Segment] = []
-    members: list[tuple[int, ...]] = []
     for start, end in _cuts(np.array([lengths[i] for i in order]), token_budget):
         segment = Segment(end - start, int(lengths[order[start]]))
-        if segments and sum(s.tokens for s in segments) + segment.tokens > token_budget:
-            batches.append(MicroBatch(tuple(segments), tuple(members)))
-            segments, members = [], []
-        segments.append(segment)
-        members.append(tuple(order[start:end]))
-    batches.append(MicroBatch(tuple(segments), tuple(members)))
+        looked_at = range(len(batches)) if best_fit else range(len(batches))[-1:]
+        fitting = [i for i in looked_at if batches[i].tokens + segment.tokens <= token_budget]
+        into = max(fitting, key=lambda i: batches[i].tokens, default=len(batches))
+        if into == len(batches):
+            batches.append(MicroBatch((), ()))
+        batches[into] = batches[into].with_segment(segment, tuple(order[start:end]))
     return batches
 
 

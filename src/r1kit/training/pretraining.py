@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.engines.local import LocalEngine
-from r1kit.models.attention import packed_attention, positions
 from r1kit.models.loading import DTYPES
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer, corpus_encoder, vocabulary
@@ -24,10 +22,10 @@ from r1kit.tasks import Task
 from r1kit.tasks.corpus import documents
 from r1kit.training.held_out import HeldOut
 from r1kit.training.optim import schedule
-from r1kit.training.packing import balanced_shards, plan
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Interrupted, Recorder, StageOutcome
 from r1kit.training.session import Session
+from r1kit.training.token_step import TokenSequence, token_step
 
 
 def pretrain(
@@ -123,21 +121,6 @@ def next_batch(stream: Iterator[np.ndarray], tokens_per_step: int) -> list[np.nd
 
 def train_step(session: Session, batch: list[np.ndarray], settings: Any, lr_scale: float) -> tuple[float, float]:
     """One optimiser step on the mean next-token loss of `batch`; (loss in nats per token, gradient norm)."""
-    world, network = session.world, session.network
-    denominator = sum(len(d) - 1 for d in batch)
-    mine = [batch[i] for i in balanced_shards([len(d) for d in batch], world.size)[world.rank]]
-    session.flat.zero_grad()
-    total_loss = 0.0
-    for micro in plan([len(d) - 1 for d in mine], settings.token_budget):
-        inputs = micro.tensor([d[:-1] for d in mine], 0)
-        targets = micro.tensor([d[1:] for d in mine], -1)
-        hidden = network(inputs, positions(micro.segments), packed_attention(micro.segments))
-        real = targets >= 0
-        logprobs, _ = chunked_logprobs(hidden[real], network.head_weight, targets[real])
-        loss = -logprobs.sum() / denominator
-        loss.backward()
-        total_loss += loss.item()
-    session.reduce_gradients()
-    norm = session.flat.clip_grad_(settings.grad_clip)
-    session.optimizer.step_(lr_scale)
-    return world.sum([total_loss], "loss")[0], norm
+    sequences = [TokenSequence(d, np.ones(len(d), dtype=np.float32)) for d in batch]
+    result = token_step(session, sequences, settings, lr_scale, best_fit=False)
+    return result.loss, result.norm

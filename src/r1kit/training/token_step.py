@@ -62,10 +62,11 @@ def token_step(
     *,
     accuracy: bool = False,
     noise: EmbeddingNoise | None = None,
+    best_fit: bool = True,
 ) -> StepResult:
     """One optimiser step on `batch`, which is equal on every rank. ValueError where nothing in it is learned."""
     session.flat.zero_grad()
-    totals = backward(session, batch, settings.token_budget, accuracy=accuracy, noise=noise)
+    totals = backward(session, batch, settings.token_budget, accuracy=accuracy, noise=noise, best_fit=best_fit)
     session.reduce_gradients()
     norm = session.flat.clip_grad_(settings.grad_clip)
     session.step_(lr_scale)
@@ -80,12 +81,13 @@ def backward(
     *,
     accuracy: bool = False,
     noise: EmbeddingNoise | None = None,
+    best_fit: bool = True,
 ) -> tuple[float, float]:
     """Add this rank's part of the gradient; (its part of the loss, its correct tokens)."""
     total = _denominator(batch)
     mine = _shard(session, batch)
     loss_sum, correct = 0.0, 0.0
-    for micro in plan([len(s) for s in mine], token_budget):
+    for micro in plan([len(s) for s in mine], token_budget, best_fit=best_fit):
         if noise is not None:
             noise.set_batch(micro, [len(s) for s in mine], [s.key for s in mine])
         hidden, targets, weights = _predict(session, micro, mine)
@@ -106,7 +108,7 @@ def evaluate_tokens(session: Session, batch: Sequence[TokenSequence], token_budg
     total = _denominator(batch)
     mine = _shard(session, batch)
     sums = [0.0, 0.0]
-    for micro in plan([len(s) for s in mine], token_budget):
+    for micro in plan([len(s) for s in mine], token_budget, best_fit=True):
         hidden, targets, weights = _predict(session, micro, mine)
         logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
         sums[0] -= float((logprobs * weights).sum()) / total
@@ -137,4 +139,4 @@ def _denominator(batch: Sequence[TokenSequence]) -> float:
 
 def _shard(session: Session, batch: Sequence[TokenSequence]) -> list[TokenSequence]:
     world = session.world
-    return [batch[i] for i in balanced_shards([len(s) for s in batch], world.size)[world.rank]]
+    return [batch[i] for i in balanced_shards([len(s.token_ids) for s in batch], world.size)[world.rank]]
