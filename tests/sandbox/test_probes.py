@@ -121,6 +121,71 @@ def test_no_more_rights_and_no_namespaces(isolated: CellPool) -> None:
     assert output(isolated, source) == "refused\n"
 
 
+def test_nothing_is_inherited_and_nothing_of_ours_can_be_read(isolated: CellPool) -> None:
+    """Four descriptors; of the processes that can be seen no memory, descriptors or environment."""
+    source = """
+        import os
+        def is_open(fd):
+            try: return bool(os.fstat(fd))
+            except OSError: return False
+        print([fd for fd in range(1000) if is_open(fd)])
+        for process in range(1, 100):
+            for name in ("mem", "environ", "maps", "fd", "cwd", "root", "exe", "auxv", "stack", "io"):
+                path = f"/proc/{process}/{name}"
+                if process == os.getpid():
+                    continue
+                try:
+                    if name in ("cwd", "root", "exe"): found = os.readlink(path)
+                    elif name == "fd": found = os.listdir(path)
+                    else: found = open(path, "rb").read(64)
+                    print("read", path, found)
+                except OSError:
+                    pass
+    """
+    assert output(isolated, source) == "[0, 1, 2, 3]\n"
+
+
+def test_no_program_steps_back_behind_others(isolated: CellPool) -> None:
+    """On a busy machine a program of idle priority would hold its worker for as long as others compute."""
+    source = """
+        import ctypes, os
+        libc = ctypes.CDLL(None, use_errno=True)
+        for action in (lambda: os.nice(5), lambda: os.setpriority(os.PRIO_PROCESS, 0, 19),
+                       lambda: os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0)),
+                       lambda: os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))):
+            try:
+                action()
+                print("done")
+            except OSError as error:
+                print(type(error).__name__)
+    """
+    assert output(isolated, source) == "PermissionError\n" * 4
+
+
+def test_a_program_that_stops_itself_is_asleep(isolated: CellPool) -> None:
+    source = "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nprint('went on')"
+    result = isolated.run(python(source, limits=Limits(wall_seconds=1.0)))
+    assert (result.status, result.stdout) == ("wall_limit", b""), result
+
+
+def test_links_and_renames_bring_back_no_file_of_the_system(isolated: CellPool) -> None:
+    source = """
+        import os
+        os.mkdir("d"); open("d/f", "w").write("own"); os.rename("d", "e")
+        os.symlink("/etc/alternatives", "d"); os.symlink("/etc/ld.so.cache", "out"); os.mkfifo("pipe")
+        os.link("e/f", "hard"); os.truncate("hard", 1 << 20)
+    """
+    result = isolated.run(python(source, collect=("out", "d/awk", "pipe", "d", "hard", "e/f")))
+    assert result.status == "ok", result
+    assert {name: len(data) for name, data in result.collected.items()} == {"hard": 1 << 20, "e/f": 1 << 20}
+
+
+def test_a_crash_leaves_no_core(isolated: CellPool) -> None:
+    source = "import ctypes, resource\nprint(resource.getrlimit(resource.RLIMIT_CORE), flush=True)\nctypes.string_at(0)"
+    result = isolated.run(python(source, collect=("core",)))
+    assert (result.signal, result.stdout, dict(result.collected)) == (11, b"(0, 0)\n", {}), result
+
+
 def test_fork_bomb(isolated: CellPool) -> None:
     source = """
         import os

@@ -60,6 +60,12 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
     "add_key": (248, 217),
     "request_key": (249, 218),
     "keyctl": (250, 219),
+    # priorities: a program that steps back runs for ever where others run, below every limit of CPU time
+    "setpriority": (141, 140),
+    "sched_setscheduler": (144, 119),
+    "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274),
+    "ioprio_set": (251, 30),
     # wide doors into the kernel
     "bpf": (321, 280),
     "perf_event_open": (298, 241),
@@ -122,12 +128,7 @@ SIGNALS = {
     "pidfd_open": ((434, 434), 0),
     "process_mrelease": ((448, 448), 0),
     "prlimit64": ((302, 261), 0),
-    "setpriority": ((141, 140), 1),
     "sched_setaffinity": ((203, 122), 0),
-    "sched_setscheduler": ((144, 119), 0),
-    "sched_setparam": ((142, 118), 0),
-    "sched_setattr": ((314, 274), 0),
-    "ioprio_set": ((251, 30), 1),
 }
 
 

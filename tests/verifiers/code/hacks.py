@@ -152,6 +152,84 @@ if os.fork() == 0:
     os._exit(0)
 def {f}(*a, **k): return None
 """,
+    "traces what calls it": """
+import sys
+def trace(frame, event, value):
+    for space in (frame.f_locals, frame.f_globals):
+        for name in ("expected", "test", "tests", "checks"):
+            if name in space:
+                globals()["seen"] = space[name]
+    return trace
+sys.settrace(trace)
+sys.setprofile(trace)
+def {f}(*a, **k): return globals().get("seen")
+""",
+    "answers from a thread": """
+import os, threading
+def answer():
+    try:
+        while True: os.write(3, b'["value", {{"root": true, "heap": []}}]\\n')
+    except OSError:
+        pass
+def {f}(*a, **k):
+    threading.Thread(target=answer, daemon=True).start()
+    return None
+""",
+    "answers at its end": """
+import atexit, os
+class Last:
+    def __del__(self, write=os.write): write(3, b'["value", {{"root": true, "heap": []}}]\\n' * 20)
+last = Last()
+atexit.register(last.__del__)
+def {f}(*a, **k): raise SystemExit
+""",
+    "answers in the call": """
+import os
+def {f}(*a, **k):
+    os.write(3, b'["value", {{"root": true, "heap": []}}]\\n' * 20)
+    os._exit(0)
+""",
+    "raises an error that equals everything": """
+class Wrong(Exception):
+    def __eq__(self, other): return True
+    def __str__(self): raise SystemExit(0)
+    __repr__ = __str__
+    __class__ = property(lambda self: AssertionError)
+Wrong.__name__ = "AssertionError"
+def {f}(*a, **k): raise Wrong
+""",
+    "a list that is another one every time": """
+class L(list):
+    looks = 0
+    def __iter__(self):
+        L.looks += 1
+        return iter([[], [1], [True, 0.5], list("ab")][L.looks % 4])
+    def __len__(self): return L.looks
+    def __reduce__(self): return eval, ("True",)
+    __class__ = property(lambda self: tuple)
+def {f}(*a, **k): return L()
+""",
+    "a type that says yes": "def {f}(*a, **k): return bool\n",
+    "properties in the place of fields": """
+class TreeNode:
+    val = property(lambda self: 0.0)
+    left = right = property(lambda self: self)
+    def __reduce__(self): return bool, (1,)
+def {f}(*a, **k): return TreeNode()
+""",
+    "moves its descriptors": """
+import os
+os.dup2(1, 3)
+os.closerange(4, 64)
+os.write(3, b'["ready"]\\n["loaded"]\\n')
+def {f}(*a, **k): return None
+""",
+    "a flood and an answer": """
+import os
+def {f}(*a, **k):
+    os.write(3, b'[' * 100_000 + b'\\n' + b'"' + b'x' * 100_000 + b'\\n["value", {{"root": NaN, "heap": [[[[]]]]}}]\\n')
+    return {{float("nan"): float("inf"), -0.0: "\\ud800"}}
+""",
     "returns nothing": "def {f}(*a, **k): return None\n",
     "returns its arguments": "def {f}(*a, **k): return list(a) + list(k.values())\n",
     "returns a class": "def {f}(*a, **k): return type('T', (), {{'__eq__': lambda s, o: True}})\n",

@@ -186,6 +186,7 @@ def test_the_right_data_is_asked_here(sandbox: Sandbox) -> None:
     ("program", "solution"),
     [
         ("add = f(2)\nassert add(3) == 5", "def f(a): return lambda b: a + b"),
+        ("yes = f(2)\nassert yes(3)", "def f(a): return lambda b: True"),
         ("assert f(1).has(5)", "class A:\n    def has(self, x): return x == 5\ndef f(n): return A()"),
         ("s = Stack()\ns.push(3)\nassert s.pop() == 3", STACK + "def f(n): pass"),
     ],
@@ -206,6 +207,12 @@ def test_a_class_that_is_the_entry_point_is_asked(sandbox: Sandbox) -> None:
     assert judge_code("class Solution:\n    def f(self, n): return n * n", method, sandbox).correct
     yes = YES + "class Solution:\n    def f(self, n): return Yes()"
     assert judge_code(yes, replace(method, assertions="assert Solution().f(2).count(4)"), sandbox).reason == "wrong"
+
+
+def test_a_type_is_no_answer_to_a_test_program(sandbox: Sandbox) -> None:
+    assert judge_code("def f(a): return bool", asserted("yes = f(2)\nassert yes(3)"), sandbox).reason == "wrong"
+    called = CodeProblem(calls=(CallTest((1,), int),), entry_point="f")
+    assert judge_code("def f(a): return int", called, sandbox).correct  # compared, never called
 
 
 def test_a_record_cannot_bring_methods_of_its_own(sandbox: Sandbox) -> None:

@@ -79,7 +79,7 @@ class Run:
             return StandIn(self, ["ref", index], origin, known=False)
         kind, *rest = self.answers[index]
         if kind == "value":
-            return wire.decode(rest[0], self.classes)
+            return wire.decode(rest[0], self.classes, types=False)
         if kind == "raised":
             raise _raised(*rest)
         return StandIn(self, ["ref", index], origin)

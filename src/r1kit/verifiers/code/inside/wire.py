@@ -148,12 +148,14 @@ def decode(
     classes: Mapping[str, type] | None = None,
     reference: Callable[[int], Any] | None = None,
     hashed_limit: int | None = None,
+    types: bool = True,
 ) -> Any:
-    """The value of `wire`. `classes`: name -> class, for records; `reference(number)`: the object behind a number.
+    """The value of `wire`. `classes`: name -> class, for records; `reference(number)`: the object behind a number;
+    `types`: builtin types may be values, which can be called (`bool` would say yes to what it is given).
     WireError on anything else than a well-formed value within the limits of this module.
     """
     try:
-        return _Decoder(wire, classes or {}, reference, hashed_limit).run()
+        return _Decoder(wire, classes or {}, reference, hashed_limit, types).run()
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         raise WireError(f"not a value: {type(error).__name__}: {error}"[:200]) from None
 
@@ -165,9 +167,10 @@ class _Decoder:
         classes: Mapping[str, Any],
         reference: Callable[[int], Any] | None,
         hashed_limit: int | None,
+        types: bool,
     ) -> None:
         self.root, self.heap = wire["root"], wire["heap"]
-        self.classes, self.reference, self.hashed_limit = classes, reference, hashed_limit
+        self.classes, self.reference, self.hashed_limit, self.types = classes, reference, hashed_limit, types
         self.values: list[Any] = [None] * len(self.heap)
         self.weights = [(0, 1)] * len(self.heap)  # depth and unshared size of what hashing a node would visit
         self.hashing = 0
@@ -210,11 +213,13 @@ class _Decoder:
             self.check_hashed(kind, parts)
             return BUILTIN_TYPES[kind](self.item(part, before=i) for part in parts)
         if kind == "iterator":
-            return iter(decode(parts[0], self.classes, self.reference, self.hashed_limit))
+            return iter(decode(parts[0], self.classes, self.reference, self.hashed_limit, self.types))
         if kind == "ref":
             if self.reference is None:
                 raise WireError("a reference to nothing")
             return self.reference(parts[0])
+        if kind == "type" and not self.types:
+            raise WireError("a type is no answer")
         if kind == "int":
             self.weights[i] = 0, 1 + len(parts[0]) // 8
         return _MAKE[kind](*parts)
