@@ -11,19 +11,17 @@ import os
 import shutil
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from itertools import count
-from pathlib import Path
 
+from harness.plain_bwrap import run_plainly
 from harness.turns import turn
 from r1kit.sandbox import Sandbox, open_sandbox
 from r1kit.verifiers.code import BuildCache, CodeProblem, ProgramTest, judge_code
 
-NOBODY = 65534
 ASSERTIONS = "\n".join(
     f"assert primes({n}) == {[p for p in range(2, n) if all(p % d for d in range(2, p))]}" for n in range(20, 30)
 )
@@ -33,15 +31,11 @@ CPP = '#include <iostream>\nint main() {{ long n; std::cin >> n; std::cout << n 
 
 
 def _plain(source: str, directory: str) -> bool:
-    program = Path(directory, f"{threading.get_ident()}.py")
-    program.write_text(f"{source}\n{ASSERTIONS}\nprint('passed')\n")
-    command = ["bwrap", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]
-    command += ["--symlink", "usr/bin", "/bin", "--dev", "/dev", "--proc", "/proc", "--size", "67108864"]
-    command += ["--tmpfs", "/tmp", "--ro-bind", str(program), "/tmp/program.py", "--unshare-all", "--unshare-user"]
-    command += ["--die-with-parent", "--new-session", "--clearenv", "--chdir", "/tmp"]
-    drop = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    done = subprocess.run([*command, "/usr/bin/python3", "-I", "-S", "program.py"], capture_output=True, **drop)  # type: ignore[call-overload]
-    return bool(done.stdout == b"passed\n")
+    """Whether the assertions hold, in one process with the solution."""
+    try:
+        return run_plainly(f"{source}\n{ASSERTIONS}\nprint('passed')\n".encode(), directory) == b"passed\n"
+    except subprocess.CalledProcessError:
+        return False
 
 
 def _job(judge: Callable[[str], bool], number: int) -> None:

@@ -2,7 +2,7 @@
 
 The programs are of the kind a code judge runs: read two numbers, print their sum. Each way gets the same number of
 threads and takes turns of a fixed time, so that a machine that is busy for a while slows all of them; every output is
-checked. The single form is what one writes without a pool: all namespaces, a read-only system, a tmpfs with a size.
+checked.
 """
 
 from __future__ import annotations
@@ -10,31 +10,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import subprocess
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
 
+from harness.plain_bwrap import run_plainly
 from harness.turns import turn
 from r1kit.sandbox import Job, Sandbox, SandboxError, open_sandbox
 
 SOURCE = b"a, b = map(int, input().split())\nprint(a + b)\n"
-NOBODY = 65534
-
-
-def _run_single(directory: str, first: int) -> bytes:
-    program = f"{directory}/{threading.get_ident()}.py"
-    Path(program).write_bytes(SOURCE)
-    command = ["bwrap", "--ro-bind", "/usr", "/usr", "--symlink", "usr/lib", "/lib", "--symlink", "usr/lib64", "/lib64"]
-    command += ["--symlink", "usr/bin", "/bin", "--dev", "/dev", "--size", "67108864", "--tmpfs", "/tmp"]
-    command += ["--ro-bind", program, "/tmp/program.py", "--unshare-all", "--unshare-user", "--die-with-parent"]
-    command += ["--new-session", "--clearenv", "--chdir", "/tmp", "/usr/bin/python3", "-I", "-S", "program.py"]
-    drop: dict[str, Any] = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.geteuid() == 0 else {}
-    done = subprocess.run(command, input=f"{first} 2".encode(), capture_output=True, check=True, **drop)
-    return bytes(done.stdout)
 
 
 def _job(run: Callable[[int], bytes], number: int) -> None:
@@ -49,7 +33,7 @@ def _ways(threads: int) -> Iterator[dict[str, Callable[[int], bytes]]]:
         os.chmod(directory, 0o755)
         ways: dict[str, Callable[[int], bytes]] = {}
         if shutil.which("bwrap"):
-            ways["one bwrap python3 per program"] = lambda first: _run_single(directory, first)
+            ways["one bwrap python3 per program"] = lambda first: run_plainly(SOURCE, directory, f"{first} 2".encode())
         for isolation in ("private", "shared"):
             with contextlib.suppress(SandboxError):
                 sandbox = stack.enter_context(open_sandbox(workers=threads, isolation=isolation))
