@@ -16,10 +16,12 @@ from r1kit.config.schema import RLSettings
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
 from r1kit.records import Group, Message, Problem, Rollout
 from r1kit.training import packing
+from r1kit.training.neftune import EmbeddingNoise
 from r1kit.training.optim import FlatParameters, Muon
 from r1kit.training.parallel import World
 from r1kit.training.roles import Roles
 from r1kit.training.session import Session
+from r1kit.training.token_step import TokenSequence, token_step
 from r1kit.training.update import update
 
 VOCABULARY = 23
@@ -146,6 +148,26 @@ def updated(world: World, case: UpdateCase) -> dict[str, np.ndarray]:
         "padding": np.array(metrics["padding"]),
         "metrics": np.array([steady[name] for name in sorted(steady)]),
     }
+
+
+def token_sequences(count: int = 7, seed: int = 0) -> list[TokenSequence]:
+    """Sequences of different lengths, some of their tokens context, thought and answer of different weight."""
+    generator = np.random.default_rng(seed)
+    made = []
+    for key in range(count):
+        length = int(generator.integers(4, 20))
+        weights = generator.choice(np.array([0.0, 0.5, 1.0], dtype=np.float32), length)
+        weights[-1] = 1.0
+        made.append(TokenSequence(generator.integers(0, VOCABULARY, length), weights, key))
+    return made
+
+
+def token_stepped(world: World) -> dict[str, np.ndarray]:
+    """The gradient of one supervised step (after the sum over ranks), with noise on the embeddings, and its result."""
+    state = session(world)
+    noise = EmbeddingNoise(state.model, 5.0, seed=3)
+    result = token_step(state, token_sequences(), rl_settings(token_budget=40), 1.0, accuracy=True, noise=noise)
+    return {"grad": state.flat.grad.numpy(), "result": np.array([result.loss, result.norm, result.accuracy])}
 
 
 def muon_steps(world: World, steps: int = 3) -> dict[str, np.ndarray]:

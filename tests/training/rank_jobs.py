@@ -22,7 +22,7 @@ import torch
 from r1kit.training import rl
 from r1kit.training.parallel import PeerError, World
 
-from .helpers import UPDATE_CASES, muon_steps, updated
+from .helpers import UPDATE_CASES, muon_steps, token_stepped, updated
 from .preset_updates import Cut, preset_gradients
 from .stage import ListRecorder, even_tokens, open_stage, write_base
 
@@ -79,6 +79,10 @@ def muon(world: World) -> Arrays:
     return muon_steps(world)
 
 
+def supervised(world: World) -> Arrays:
+    return token_stepped(world)
+
+
 def update(world: World) -> Arrays:
     return {f"{case}/{k}": v for case in UPDATE_CASES for k, v in updated(world, UPDATE_CASES[case]).items()}
 
@@ -113,7 +117,7 @@ def rl_stage(world: World) -> Arrays:
 
 
 JOBS: dict[str, Callable[[World], Arrays]] = {
-    job.__name__: job for job in (collectives, peer_dies, peer_hangs, muon, update, presets, rl_stage)
+    job.__name__: job for job in (collectives, peer_dies, peer_hangs, muon, supervised, update, presets, rl_stage)
 }
 
 

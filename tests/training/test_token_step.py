@@ -19,22 +19,12 @@ import torch.nn.functional as F
 from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.training.neftune import EmbeddingNoise
 from r1kit.training.packing import plan
+from r1kit.training.parallel import World
 from r1kit.training.recompute import recompute_activations
 from r1kit.training.token_step import TokenSequence, backward, evaluate_tokens, token_step
 
-from .helpers import VOCABULARY, session, tiny_model
-
-
-def sequences(count: int = 7, seed: int = 0) -> list[TokenSequence]:
-    """Different lengths, some context, thought and answer of different weight."""
-    generator = np.random.default_rng(seed)
-    made = []
-    for key in range(count):
-        length = int(generator.integers(4, 20))
-        weights = generator.choice(np.array([0.0, 0.5, 1.0], dtype=np.float32), length)
-        weights[-1] = 1.0
-        made.append(TokenSequence(generator.integers(0, VOCABULARY, length), weights, key))
-    return made
+from .helpers import VOCABULARY, session, tiny_model, token_sequences, token_stepped
+from .ranks import Results
 
 
 def by_hand(model: Any, batch: list[TokenSequence]) -> tuple[float, float]:
@@ -60,7 +50,7 @@ def gradient(batch: list[TokenSequence], budget: int = 400, **options: Any) -> t
 
 
 def test_loss_and_accuracy_equal_those_by_hand() -> None:
-    state, batch = session(), sequences()
+    state, batch = session(), token_sequences()
     loss, accuracy = evaluate_tokens(state, batch, 60)
     assert (loss, accuracy) == pytest.approx(by_hand(state.model, batch), rel=1e-5)
     settings = SimpleNamespace(token_budget=60, grad_clip=0.0)
@@ -70,17 +60,24 @@ def test_loss_and_accuracy_equal_those_by_hand() -> None:
 
 @pytest.mark.parametrize("budget", [19, 30, 57])
 def test_packing_and_accumulation_leave_the_gradient_unchanged(budget: int) -> None:
-    batch = sequences()
+    batch = token_sequences()
     torch.testing.assert_close(gradient(batch, budget), gradient(batch), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(gradient(batch[::-1], budget), gradient(batch), rtol=1e-5, atol=1e-6)
 
 
 def test_no_sequence_sees_another() -> None:
     """The gradient of a step is the weighted sum of those of its sequences, each alone."""
-    batch = sequences()
+    batch = token_sequences()
     weights = [float(s.weights[1:].sum()) for s in batch]
     alone = sum(w * gradient([s]) for s, w in zip(batch, weights, strict=True))
     torch.testing.assert_close(gradient(batch), alone / sum(weights), rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_make_the_gradient_of_one(two_ranks: Results) -> None:
+    alone = token_stepped(World.single())
+    for rank in two_ranks["supervised"]:
+        for name, want in alone.items():
+            np.testing.assert_allclose(rank[name], want, rtol=1e-5, atol=1e-6)
 
 
 def test_context_is_not_learned_but_read() -> None:
@@ -100,7 +97,7 @@ def test_a_step_without_anything_to_learn_is_refused() -> None:
 
 
 def test_recomputed_activations_give_the_same_gradient() -> None:
-    batch, state = sequences(), session()
+    batch, state = token_sequences(), session()
     recompute_activations(state.model)
     backward(state, batch, 60)
     assert torch.equal(state.flat.grad, gradient(batch, 60))
@@ -109,7 +106,7 @@ def test_recomputed_activations_give_the_same_gradient() -> None:
 def test_neftune_adds_the_noise_of_its_paper_whatever_the_packing() -> None:
     model = tiny_model()
     noise = EmbeddingNoise(model, 5.0, seed=3)
-    batch = sequences()
+    batch = token_sequences()
     lengths, keys = [len(s) for s in batch], [s.key for s in batch]
     # Without a batch named nothing is added.
     assert torch.equal(noise._added(torch.ones(3, 16)), torch.ones(3, 16))
@@ -131,7 +128,7 @@ def test_neftune_adds_the_noise_of_its_paper_whatever_the_packing() -> None:
 
 
 def test_neftune_changes_training_and_not_what_follows() -> None:
-    batch, state = sequences(), session()
+    batch, state = token_sequences(), session()
     noise = EmbeddingNoise(state.model, 5.0, seed=3)
     clean, _ = evaluate_tokens(state, batch, 60)
     noisy, _ = backward(state, batch, 60, noise=noise)
