@@ -58,7 +58,7 @@ lint: $(INSTALLED_DEV)
 
 bench: $(INSTALLED)
 	$(BIN)/python -m pip install -q -e '.[bench]'
-	for script in engine rl_step train verifiers; do $(BIN)/python benchmarks/$$script.py || exit 1; done
+	for script in engine rl_step sft train verifiers; do $(BIN)/python benchmarks/$$script.py || exit 1; done
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache
