@@ -29,6 +29,12 @@ def test_numbers_of_an_exercise_in_words_do_not_matter() -> None:
     assert not same(CAR.format("60", "2"), CAR.format("80", "2"), near=False)
 
 
+def test_scripts_without_spaces_are_read_letter_by_letter() -> None:
+    first = "小明有{}个苹果，他又从市场上买了{}个苹果回家，请问小明现在一共有多少个苹果？"
+    assert same(first.format(3, 4), first.format(30, 17))
+    assert not same(first.format(3, 4), "一列火车每小时行驶3公里，请问这列火车五个小时以后离开车站多远？")
+
+
 def test_numbers_of_a_formula_do_matter() -> None:
     assert not same("12*34=", "56*78=")
     assert not same("Compute 17 + 4.", "Compute 18 + 4.")

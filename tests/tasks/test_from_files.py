@@ -37,7 +37,7 @@ def test_questions_and_answers_become_problems(tmp_path: Path) -> None:
         "line": 1,
         "witness": "Paris",
     }
-    assert first.id == f"{tmp_path.name}/land:1"
+    assert first.id == "land:1"
     verdicts = task.verify(first, "<think>I know</think>paris.")
     assert {name: v.score for name, v in verdicts.items()} == {"accuracy": 1, "format": 1}
     assert task.verify(first, "Rome")["accuracy"].reason == "wrong"
@@ -72,6 +72,20 @@ def test_columns_are_mapped_in_every_format(tmp_path: Path, suffix: str) -> None
     problem = next(p for p in task.problems("train") if p.id.endswith(":q3"))
     assert task.verify(problem, "21")["accuracy"].correct
     assert problem.split == "train"
+
+
+def test_problems_are_known_by_their_file_wherever_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("R1KIT_DATA", str(tmp_path))
+    for folder in ("sums", "more"):
+        (tmp_path / folder).mkdir()
+        write_rows(tmp_path / folder / "train.jsonl", [{"question": f"{folder} 1+1?", "answer": "2"}])
+    for paths, ids in (
+        ([tmp_path / "sums/train.jsonl"], ["train:1"]),
+        (["$R1KIT_DATA/sums/train.jsonl"], ["sums/train:1"]),
+        ([tmp_path / "sums/train.jsonl", tmp_path / "more/train.jsonl"], ["more/train:1", "sums/train:1"]),
+    ):
+        task = file_task(verifier="exact", test_data=paths)
+        assert sorted(p.id for p in task.problems("test")) == ids
 
 
 def test_several_columns_make_one_question(tmp_path: Path) -> None:

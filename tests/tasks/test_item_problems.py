@@ -102,6 +102,23 @@ def test_an_index_a_text_and_several_letters_are_golds_too(tmp_path: Path) -> No
             assert {options[letter] for letter in problem.payload["gold"]} == right
 
 
+def test_the_same_question_with_its_options_in_another_order_is_there_twice(tmp_path: Path) -> None:
+    rows = [{"question": "Sky?", "options": ["red", "blue"], "answer": "B"}]
+    rows.append({"question": "Sky?", "options": ["blue", "red"], "answer": "A"})
+    task = choices(tmp_path, rows)
+    assert len(task.problems("test")) == 1
+    assert "1 there twice" in task.notes()[-1]
+    rows.append({"question": "Sky?", "options": ["blue", "red"], "answer": "B"})
+    with pytest.raises(UserError, match="with another answer"):
+        choices(tmp_path, rows).problems("test")
+
+
+def test_options_within_the_question_have_their_letters(tmp_path: Path) -> None:
+    rows = [{"question": "Sky? A red B blue C grey D none", "answer": "(B)"}]
+    problem = choices(tmp_path, rows, template="simple_choice").problems("test")[0]
+    assert "one of ABCD" in asked(problem)
+
+
 def test_one_column_for_each_option(tmp_path: Path) -> None:
     rows = [{"q": f"Which {i}?", "one": "a", "two": "b", "three": "c", "key": "B"} for i in range(5)]
     columns = {"problem": "q", "options": ["one", "two", "three"], "answer": "key"}

@@ -21,7 +21,9 @@ import numpy as np
 MIN_WORDS = 8  # fewer words than that: only equal questions are alike
 RUN = 3  # words of a shingle
 BANDS, ROWS = 8, 16  # two questions of Jaccard similarity s meet with chance 1 - (1 - s^16)^8: 0.8 at 0.9, 0.2 at 0.8
-_WORD = re.compile(r"[^\W\d_]{2,}|[\u4e00-\u9fff\u3040-\u30ff]")
+_SINGLE = "\u3040-\u30ff\u4e00-\u9fff"  # scripts without spaces: every letter is a word
+_WORD = re.compile(rf"[{_SINGLE}]|[^\W\d_{_SINGLE}]{{2,}}")
+_TOKEN = re.compile(rf"#|[{_SINGLE}]|[^\W{_SINGLE}]+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 _PRIME = (1 << 31) - 1
 
@@ -34,10 +36,9 @@ def plain(question: str) -> str:
 def near_form(question: str) -> str:
     """What nearly equal questions have in common: words, with a mark for each number."""
     text = plain(question)
-    words = _WORD.findall(text)
-    if len(words) < MIN_WORDS:
+    if len(_WORD.findall(text)) < MIN_WORDS:
         return text
-    return " ".join(re.findall(r"#|\w+", _NUMBER.sub("#", text)))
+    return " ".join(_TOKEN.findall(_NUMBER.sub("#", text)))
 
 
 def families(questions: Sequence[str], *, near: bool) -> list[str]:

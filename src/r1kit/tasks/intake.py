@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from r1kit.tasks.columns import SIGNS, Columns, Item, find_columns, present_colu
 from r1kit.tasks.data_files import Row
 from r1kit.tasks.families import families, plain
 from r1kit.tasks.split import in_test
+from r1kit.verifiers.choice import LETTERS
 
 FORMED = ("code", "countdown", "knights_knaves", "instructions")
 OWN = "own"  # the kind of answers that a function of the user's own judges
@@ -65,7 +66,7 @@ def take_in(settings: Any, kind: str) -> Intake:
     """
     intake = Intake()
     paths = {path: find_data(path) for path in settings.data_files}
-    names = short_names(paths.values())
+    names = short_names(paths)
     for side, files in (("train", settings.data), ("test", settings.test_data)):
         for path in dict.fromkeys(files):
             for entry in _read(paths[path], names[paths[path]], settings, kind, intake):
@@ -81,14 +82,23 @@ def take_in(settings: Any, kind: str) -> Intake:
     return intake
 
 
-def short_names(paths: Iterable[Path]) -> dict[Path, str]:
-    """A name for each file, as short as tells them apart: the end of its path, without suffixes."""
-    files = list(dict.fromkeys(paths))
-    for length in range(2, max((len(p.parts) for p in files), default=2) + 1):
-        found = {path: "/".join((*path.parts[-length:-1], path.name.split(".")[0])) for path in files}
-        if len(set(found.values())) == len(files):
-            return found
-    return {path: str(path) for path in files}
+def short_names(paths: Mapping[str, Path]) -> dict[Path, str]:
+    """A name for each file, given by the path as a recipe writes it: problems are known by it.
+
+    What follows a variable or `~` without suffixes, else the file's own name alone, so that a folder that is moved
+    renames nothing; with as much of the path before it as tells files of one name apart.
+    """
+
+    def own(written: str, path: Path) -> str:
+        folders = written.split("/")[1:-1] if written.startswith(("$", "~")) else []
+        return "/".join((*folders, path.name.split(".")[0]))
+
+    found = {path: own(written, path) for written, path in paths.items()}
+    for length in range(2, max((len(p.parts) for p in found), default=0) + 1):
+        if len(set(found.values())) == len(found):
+            break
+        found = {path: "/".join((*path.parts[-length:-1], path.name.split(".")[0])) for path in found}
+    return found
 
 
 def _read(path: Path, name: str, settings: Any, kind: str, intake: Intake) -> Iterator[Entry]:
@@ -189,7 +199,7 @@ def _once(intake: Intake) -> None:
             continue
         dropped.add(id(entry))
         where = f"{entry.item.row.place}: the problem of {first.item.row.place}"
-        if plain(str(first.item.gold)) == plain(str(entry.item.gold)):
+        if answer_text(first.item) == answer_text(entry.item):
             intake.leave_out("there twice", where)
         else:
             _wrong(intake, entry, f"the problem of {first.item.row.place}{CONFLICT}")
@@ -203,6 +213,14 @@ def question_text(item: Item) -> str:
     """What a question is known by: its words, and its options in whatever order."""
     options = item.policy.get("options") if item.kind == "choice" else None
     return plain("\n".join([item.question or item.prompt, *sorted(map(str, options or ()))]))
+
+
+def answer_text(item: Item) -> str:
+    """The answer as text: of a choice what the options say, not where they stand."""
+    options = item.policy.get("options") if item.kind == "choice" else None
+    if not isinstance(options, list):
+        return plain(str(item.gold))
+    return plain("\n".join(sorted(options[LETTERS.index(c)] for c in str(item.gold).upper() if c in LETTERS)))
 
 
 def _grouped(entries: Sequence[Entry], settings: Any) -> None:

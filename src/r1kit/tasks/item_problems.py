@@ -86,7 +86,9 @@ def _asked(item: Item, kind: str, policy: Mapping[str, Any], shuffle: str) -> As
         return Asked(question, gold, policy, ", ".join(f"{n} is a {'knight' if k else 'knave'}" for n, k in said))
     known = kind in ("math", "exact", "integer", "choice", "own") and gold is not None
     first = gold[0] if isinstance(gold, list) and gold else gold
-    return Asked(question, gold, policy, (bare_math(first) if kind == "math" else str(first)) if known else None)
+    right = (bare_math(first) if kind == "math" else str(first)) if known else None
+    letters = LETTERS[: policy.get("options", 4)] if kind == "choice" else ""
+    return Asked(question, gold, policy, right, letters)
 
 
 def _choice(question: str, gold: str, policy: Mapping[str, Any], shuffle: str) -> Asked:

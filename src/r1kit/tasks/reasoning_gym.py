@@ -44,11 +44,9 @@ class ReasoningGym(QuestionTask):
         settings = self.settings
         try:
             for entry in load_entries(name, size=size, seed=settings.generator_seed, **settings.kinds[name]):
-                if (
-                    entry["payload"]["answer"] == "None"
-                    or judge_entry(entry["payload"]["answer"], entry["payload"]).correct
-                ):
-                    yield name, entry["question"], entry["payload"]
+                payload = entry["payload"]
+                if payload["answer"] == "None" or judge_entry(payload["answer"], payload).correct:
+                    yield name, entry["question"], payload
                 else:
                     self._unfit += 1
         except (ImportError, ValueError, TypeError, AssertionError) as error:
