@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from r1kit.config.parts import ModelSettings
+from r1kit.config.presets import PRESETS
 from r1kit.config.schema import PretrainSettings, RLSettings
 from r1kit.records import Message, Problem, Verdict
 from r1kit.training import credit, pretraining
@@ -115,7 +116,7 @@ class Curve(NullRecorder):
             self.accuracy[step] = values["pass@1"]
 
 
-def accuracies(base: Path, directory: Path, steps: int) -> tuple[float, float]:
+def accuracies(base: Path, directory: Path, steps: int, **changes: Any) -> tuple[float, float]:
     """Held-out pass@1 before and after `steps` steps of RL."""
     settings = RLSettings.model_validate(
         {
@@ -129,6 +130,7 @@ def accuracies(base: Path, directory: Path, steps: int) -> tuple[float, float]:
             "optimizer": {"name": "adamw", "lr": 2e-3, "betas": (0.9, 0.99)},
             "evaluate": {"every": 1000, "problems": 174, "samples": 4, "max_tokens": 12},
             "checkpoint_every": 10_000,
+            **changes,
         }
     )
     curve = Curve()
@@ -156,3 +158,13 @@ def test_a_flipped_advantage_does_not_learn(base: Path, tmp_path: Path, monkeypa
     monkeypatch.setattr(credit, "group_advantages", lambda rewards, **how: -honest(rewards, **how))
     before, after = accuracies(base, tmp_path, steps=25)
     assert after < before, f"pass@1 went from {before:.1%} to {after:.1%} with every advantage's sign flipped"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_learns(base: Path, tmp_path: Path, name: str) -> None:
+    algorithm: dict[str, Any] = {"preset": name}
+    if name == "vapo":
+        algorithm["critic"] = {"pretrain_steps": 5}  # fifty of its own are more than there are
+    before, after = accuracies(base, tmp_path, steps=25, algorithm=algorithm)
+    assert after >= before + 0.15, f"pass@1 went from {before:.1%} to {after:.1%}"

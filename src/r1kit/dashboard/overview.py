@@ -226,10 +226,9 @@ def _rl_setup(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "Step", f"{problems} problems × {samples} samples"
     algorithm = _part(settings, "algorithm")
     if algorithm:
-        scale = {"none": "reward − group mean", "std": "(reward − group mean) / std"}
-        advantage = scale.get(str(algorithm.get("advantage")), str(algorithm.get("advantage")))
         kl = finite(algorithm.get("kl_coef"))
-        yield "Objective", f"advantage {advantage}; {f'KL × {kl:g}' if kl else 'no KL'}"
+        preset = f"{algorithm['preset']}: " if algorithm.get("preset") else ""
+        yield "Objective", f"{preset}advantage {_advantage(algorithm)}; {f'KL × {kl:g}' if kl else 'no KL'}"
     reward = _part(settings, "reward")
     overlong = _part(reward, "overlong")
     if reward.get("parts") or reward.get("kind", "tinyzero") not in ("tinyzero", "r1_zero"):
@@ -240,6 +239,24 @@ def _rl_setup(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             shape = f"buffer {overlong.get('buffer')} tokens, penalty {overlong.get('penalty')}"
             extra = f"; with the overlong part ({shape})"
         yield "Reward", f"{reward.get('kind', '')}: accuracy and format by rule{extra}"
+
+
+_BASELINES = {
+    "group": "reward − group mean",
+    "leave_one_out": "reward − mean of the others",
+    "length_weighted": "reward − length-weighted group mean",
+    "none": "reward",
+    "critic": "estimated with a critic",
+}
+_SCALES = {"none": "{}", "std": "({}) / std", "batch_std": "({}) / std of the batch", "whiten": "{}, whitened"}
+
+
+def _advantage(algorithm: Mapping[str, Any]) -> str:
+    """What the policy's gradient is weighted with, in words."""
+    baseline = str(algorithm.get("baseline", "group"))
+    process = " + process rewards" if algorithm.get("process") else ""
+    scale = _SCALES.get(str(algorithm.get("advantage")), "{}")
+    return scale.format(_BASELINES.get(baseline, baseline) + process)
 
 
 def _composed(reward: Mapping[str, Any]) -> str:
