@@ -44,7 +44,10 @@ class Cell:
         self.single, self._number, self._sending, self._ready = launch.single, 0, threading.Lock(), False
         self._wire, theirs = socket.socketpair()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the cell)
-        owner = os.pidfd_open(os.getpid())
+        try:
+            owner = os.pidfd_open(os.getpid())
+        except OSError as error:
+            raise CellLost(f"no cell without pidfd_open, of Linux 5.3: {error.strerror}") from error
         with theirs:
             # No --die-with-parent: that signal follows the thread that started us. The cell ends when its wire does or,
             # should a forked child of ours hold that open, when this process does.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import atexit
 import threading
+from typing import TYPE_CHECKING
 
-from r1kit.config.sandbox import SandboxSettings
 from r1kit.sandbox.opening import open_sandbox
 from r1kit.sandbox.pool import CellPool
 
-_settings = SandboxSettings()
+if (
+    TYPE_CHECKING
+):  # a sandbox is used in processes that read no recipe, and reading settings takes longer than all of it
+    from r1kit.config.sandbox import SandboxSettings
+
+_settings: SandboxSettings | None = None
 _opened: dict[SandboxSettings, CellPool] = {}
 _lock = threading.Lock()
 
@@ -23,14 +28,16 @@ def use_sandbox(settings: SandboxSettings) -> None:
 
 def shared_limits() -> dict[str, float | int]:
     """The limits that the settings put in the place of a problem's own, for `CodeProblem.with_limits`."""
-    return _settings.limits.changes()
+    return _settings.limits.changes() if _settings else {}
 
 
 def shared_sandbox() -> CellPool:
     """The sandbox that every judge of this process uses. SandboxError where this machine has none of these settings."""
+    from r1kit.config.sandbox import SandboxLimits, SandboxSettings
+
     with _lock:
         # Limits are the jobs': sandboxes that differ in nothing else are one.
-        key = _settings.model_copy(update={"limits": SandboxSettings().limits})
+        key = (_settings or SandboxSettings()).model_copy(update={"limits": SandboxLimits()})
         if key not in _opened:
             _opened[key] = open_by(key)
             atexit.register(_opened[key].close)

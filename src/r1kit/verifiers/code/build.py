@@ -108,13 +108,12 @@ class BuildCache:
         self, key: str, command: tuple[str, ...], text: bytes, row: Language, sandbox: Sandbox
     ) -> Path | BuildFailure:
         job = Job(command, {row.file: text}, limits=COMPILE_LIMITS, collect=("program",))
-        result, lost = run_job(sandbox, job), False
-        for _ in range(3):
+        for _ in range(4):
+            result = run_job(sandbox, job)
             # A part of the compiler that is killed from outside reads as an error of the source.
             lost = result.status == "failed" and _KILLED in result.stderr
             if not lost:
                 break
-            result = run_job(sandbox, job)
         with self._lock:
             self.compilations += 1
         message = (result.stderr or result.stdout).decode("utf-8", "replace")[:4000] or result.detail
