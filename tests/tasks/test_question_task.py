@@ -129,8 +129,9 @@ def test_what_a_thought_did_is_measured(tmp_path: Path) -> None:
     problem = task.problems("test")[0]
     found = task.statistics(problem, "Lyon is the capital. Wait, that is not right. Let me check: Paris.</think>Paris")
     assert (found["backtracking"], found["verification"]) == (1, 1)
-    assert found["words"] == 13
+    assert found["thought_words"] == 13
     assert found["reflection_rate"] == pytest.approx(2000 / 13)
+    assert not {"repetition", "code_share", "language_share"} & set(found), "training measures these otherwise"
     plain = task.statistics(problem, "Paris is the capital.</think>Wait, I said so. Let me check.")
     assert (plain["backtracking"], plain["verification"]) == (0, 0)
     assert task.statistics(problem, "") == {}
@@ -142,4 +143,4 @@ def test_s1_ends_its_thought_with_its_own_delimiter(tmp_path: Path) -> None:
     right = "It is Rome.\n<|im_start|>answer\nRome"
     assert {n: v.score for n, v in task.verify(problem, right).items()} == {"accuracy": 1, "format": 1}
     assert task.verify(problem, "It is Rome.")["accuracy"].reason == "no_answer"
-    assert task.statistics(problem, right)["words"] == 3
+    assert task.statistics(problem, right)["thought_words"] == 3

@@ -188,6 +188,26 @@ GLOSSARY: tuple[Entry, ...] = (
         "Falls: languages mix. Add the reward part language (DeepSeek-R1 pays for it at a slight cost of accuracy).",
     ),
     Entry(
+        "the thought",
+        (
+            "thought_words",
+            "thought_code_share",
+            "thought_formula_share",
+            "thought_language_share",
+            "thought_loop",
+            "reflection_rate",
+            "doubt_rate",
+            "check_rate",
+            "retry_rate",
+        ),
+        "Tasks of questions in words measure the thought alone, of every response: its words, the shares of code, "
+        "formulas and the main language in it, whether it ends in a loop, and words of reflection (doubt, check, "
+        "retry) per 1,000 words.",
+        "reflection_rate rises with thought_words where reasoning emerges; thought_loop near 0.",
+        "thought_loop rises: lower the learning rate, or raise the cap if responses are cut. "
+        "thought_language_share falls: languages mix; add the reward part language.",
+    ),
+    Entry(
         "entropy",
         ("entropy",),
         "The mean uncertainty, in nats, of the next-token distribution over the sampled tokens.",

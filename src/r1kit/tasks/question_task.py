@@ -30,6 +30,8 @@ from r1kit.verifiers.user import UserVerifier
 _log = logging.getLogger(__name__)
 # Kinds whose judges wait for other processes: of these a whole step is judged side by side.
 WAITING = ("math", "code", "regex")
+# Statistics that training also measures, otherwise, of whole responses: they get a name of their own.
+OF_THOUGHT = ("words", "code_share", "formula_share", "language_share", "loop")
 Verify = Callable[[Problem, str], dict[str, Verdict]]
 
 
@@ -111,17 +113,20 @@ class QuestionTask(ABC):
     # --- measuring ---
 
     def statistics(self, problem: Problem, response: str) -> dict[str, float]:
-        """How the thought is written (`verifiers.style`); backtracking and verification are 1 where its words say so.
+        """How the thought is written (`verifiers.style`; of a response without one, all of it).
 
-        A response without a thought is measured whole.
+        thought_words; thought_code_share, thought_formula_share (of its characters), thought_language_share (of its
+        words, of its main language); thought_loop; reflection_rate, doubt_rate, check_rate, retry_rate per 1,000 words;
+        backtracking and verification are 1 where its words say so.
         """
         text = read_s1(response) if problem.metadata.get("template") == "s1" else response
         thought = find_thought(text, opened=thinking_opened(problem))
         found = style_statistics(text if thought is None else thought)
+        found.pop("repetition", None)  # training measures that of tokens, under this name
         if "words" in found:
             found["backtracking"] = float(found["doubt_rate"] + found["retry_rate"] > 0)
             found["verification"] = float(found["check_rate"] > 0)
-        return found
+        return {f"thought_{name}" if name in OF_THOUGHT else name: value for name, value in found.items()}
 
     def blind_rate(self, problem: Problem) -> float:
         """The chance that a blind answer is right: one option of a choice, one assignment of a puzzle, for other kinds
