@@ -72,8 +72,8 @@ class Session:
         return self.start_step if self.resumed else -1
 
     def _restore(self, tensors: Mapping[str, Tensor]) -> None:
-        if "master" in tensors:
-            self.flat.master.copy_(tensors["master"])
+        if self._trained in tensors:
+            self.flat.master.copy_(tensors[self._trained])
             self.flat.publish()
             self._merge()
 
@@ -99,7 +99,7 @@ class Session:
             tensors = {f"optimizer.{name}": tensor for name, tensor in self.optimizer.state().items()}
             tensors |= {f"extra.{name}": tensor for name, tensor in (extra or {}).items()}
             if not self.flat.shared or isinstance(self.model, LoRAModel):
-                tensors["master"] = self.flat.master
+                tensors[self._trained] = self.flat.master
             checkpoints.save_checkpoint(
                 self.directory,
                 step,
@@ -120,6 +120,11 @@ class Session:
         """One optimiser step on the gradient as it is."""
         self.optimizer.step_(lr_scale)
         self._merge()
+
+    @property
+    def _trained(self) -> str:
+        """What `flat.master` is called in a checkpoint: the float32 weights of the saved model, or its adapters."""
+        return "adapters" if isinstance(self.model, LoRAModel) else "master"
 
     def _merge(self) -> None:
         if isinstance(self.model, LoRAModel):
