@@ -85,6 +85,11 @@ def test_thought_answer_and_end_of_turn_are_learned(qwen: PreTrainedTokenizerBas
     assert stream.trained == len(qwen.encode("<think>\nTwo and two.\n</think>\n\nIt is 4.<|im_end|>"))
 
 
+def test_a_thought_that_repeats_its_delimiter_is_marked_to_its_end(qwen: PreTrainedTokenizerBase) -> None:
+    (stream,) = ConversationEncoder(qwen).streams([USER, Message("assistant", "4", "think")])
+    assert pieces(qwen, stream)[1:] == [(THOUGHT, "<think>\nthink\n</think>\n\n"), (ANSWER, "4<|im_end|>")]
+
+
 def test_turns_that_go_on_from_each_other_share_one_stream_equal_to_the_whole(qwen: PreTrainedTokenizerBase) -> None:
     (stream,) = ConversationEncoder(qwen).streams(TWO_TURNS)
     whole = render(qwen, TWO_TURNS, "think", open_turn=False).removesuffix("\n")

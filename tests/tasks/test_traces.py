@@ -136,6 +136,13 @@ def test_every_file_kind_reads_alike(tmp_path: Path) -> None:
     assert [f.name for f in reading.files] == ["a.jsonl", "b.json", "c.jsonl.gz", "d.jsonl.zst", "e.parquet", "f.csv"]
 
 
+def test_a_conversation_in_a_csv_cell_is_its_json_text(tmp_path: Path) -> None:
+    with open(tmp_path / "rows.csv", "w", newline="") as stream:
+        csv.writer(stream).writerows([["messages"], [json.dumps(FORMS["OpenAI messages"]["messages"])]])
+    (trace,) = read_traces(settings(tmp_path / "rows.csv"))
+    assert trace.messages == (ASK, SAY)
+
+
 GOOD = {"prompt": "a", "completion": "b"}
 BAD: dict[str, tuple[Any, str]] = {
     "not JSON": ("{", "not JSON"),
@@ -145,6 +152,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "endless thought": ({"prompt": "a", "completion": "<think>\nb"}, "never ended"),
     "a number for a list": ({"prompt": "a", "completion": {"b": 1}}, "expected one of"),
     "list": ("[1]", "expected an object"),
+    "half a surrogate": ('{"prompt": "a", "completion": "\\ud83d"}', "half a surrogate pair"),
 }
 
 

@@ -304,6 +304,15 @@ def test_a_warm_up_longer_than_the_data_is_refused(base: Path, tmp_path: Path) -
         run(settings(write_rows(tmp_path / "rows.jsonl"), warmup_steps=99), base, tmp_path / "run")
 
 
+def test_sequences_longer_than_the_model_knows_are_refused_until_it_is_told(base: Path, tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "rows.jsonl", [*ROWS, {"prompt": "Q", "completion": "1 " * 50}])
+    with pytest.raises(UserError, match="a sequence has 105 tokens, but the model knows 64 positions"):
+        run(settings(path, max_tokens=120, token_budget=240), base, tmp_path / "a")
+    outcome = run(settings(path, max_tokens=120, token_budget=240, max_positions=128), base, tmp_path / "b")
+    assert outcome.model is not None
+    assert read_config(outcome.model)["max_position_embeddings"] == 128
+
+
 def test_the_learning_rate_ends_at_its_floor(base: Path, tmp_path: Path) -> None:
     recorder = NotingRecorder()
     stage = settings(write_rows(tmp_path / "rows.jsonl"), epochs=10, lr_floor=0.1, warmup_steps=4)

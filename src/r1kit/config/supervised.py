@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from r1kit.config.data import DataSettings, ThinkingOut
-from r1kit.config.fields import Count, NonNegative, Share
+from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
 from r1kit.config.rl import LoRASettings
 from r1kit.config.stage import CompiledSettings, Decay
@@ -51,6 +51,8 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
         "lr_floor": 0.1,
         "warmup_share": 0.03,
         "grad_clip": 0.2,
+        "max_positions": 32768,
+        "rope_theta": 300000.0,
         "optimizer": {"lr": 4e-5},
     },
     "s1": {
@@ -116,6 +118,8 @@ class SFTSettings(CompiledSettings):
     system: str | None = Field(None, description="system prompt of conversations that have none")
     chat_template: str | None = Field(None, description="chatml, chatml_think or a .jinja file; none: the tokenizer's")
     add_tokens: tuple[str, ...] = Field((), description="texts that become one token each, where they are not yet")
+    max_positions: Count | None = Field(None, description="positions the model is to know; none: as many as it does")
+    rope_theta: Positive | None = Field(None, description="base of the rotary frequencies; none: the model's own")
     held_out_share: Share = Field(0.0, description="share of the prompts kept out of training, for the held-out loss")
     select: Literal["last", "loss", "pass@1"] = Field(
         "last", description="which epoch's model the stage hands on: the last, or the best by held-out measurement"

@@ -85,7 +85,7 @@ class ConversationEncoder:
         style = STYLES.get(self.thinking)
         thought = 0
         if style is not None and message.reasoning:
-            thought = said.index(message.reasoning) + len(message.reasoning) + _closing(style)
+            thought = len(style.before) + len(message.reasoning) + _closing(style)
         prompt = self._prompt(messages[:index])
         opened = next((s for s in STYLES.values() if prompt.rstrip().endswith(s.open)), None)
         if opened is not None and messages[0].role != "text":

@@ -5,6 +5,7 @@ Everything raises ValueError with the field and what was found: the caller knows
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -143,6 +144,11 @@ def with_system(
 
 def read_turns(value: Any, name: str, thinking: str) -> tuple[Message, ...]:
     """Turns of a list of `{role, content}` or `{from, value}`; the thought of an assistant's turn taken apart."""
+    if isinstance(value, str) and value.lstrip().startswith("["):  # the JSON text of a CSV cell
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"{name} is not JSON: {error}") from None
     if not isinstance(value, (list, tuple)) or not value:
         raise ValueError(f"{name} is {_shown(value)}: expected a list of turns")
     return tuple(read_turn(turn, f"{name}[{i}]", thinking) for i, turn in enumerate(value))
@@ -191,6 +197,8 @@ def _response_of(data: Mapping[str, Any], columns: Columns, thinking: str) -> Me
 def text_of(value: Any, name: str) -> str:
     """A text, a number, or the text parts of OpenAI's list form."""
     if isinstance(value, str):
+        if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(f"{name or 'a column'} holds half a surrogate pair: such a text has no UTF-8")
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)

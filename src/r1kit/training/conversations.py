@@ -1,4 +1,7 @@
-"""The data sets of an sft stage as token sequences, with a count of everything that was left out or cut."""
+"""The data sets of an sft stage as token streams, with a count of everything that was left out or cut.
+
+They are held in memory, five bytes a token, in every process; what a step learns from is made of them when it comes.
+"""
 
 from __future__ import annotations
 
@@ -23,10 +26,10 @@ SHOWN = 3
 
 @dataclass
 class EncodedData:
-    """Sequences to learn from by data set, those held out, and what became of the rows."""
+    """Streams to learn from by data set, those held out, and what became of the rows."""
 
-    sets: list[list[TokenSequence]] = field(default_factory=list)
-    held_out: list[TokenSequence] = field(default_factory=list)
+    sets: list[list[TokenStream]] = field(default_factory=list)
+    held_out: list[TokenStream] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
     bad: list[BadRow] = field(default_factory=list)
 
@@ -65,17 +68,17 @@ def encode_data(settings: Any, paths: Mapping[int, Path], encoder: ConversationE
                 f"{data.path}: no sequence is left to train on: {found.counts['dropped']} are longer than max_tokens "
                 f"{settings.max_tokens}, {found.counts['held_out']} are held out"
             )
-    for sequence in (s for one in found.sets for s in one):
+    for stream in (s for one in found.sets for s in one):
         found.counts["sequences"] += 1
-        found.counts["tokens"] += len(sequence.token_ids)
-        found.counts["learned"] += sequence.predicted
+        found.counts["tokens"] += len(stream)
+        found.counts["learned"] += as_sequence(stream, 0, settings).predicted
     return found
 
 
 def _encode_set(
     settings: Any, data: Any, reading: Reading[Trace], encoder: ConversationEncoder, found: EncodedData
-) -> list[TokenSequence]:
-    sequences: list[TokenSequence] = []
+) -> list[TokenStream]:
+    learned: list[TokenStream] = []
     for trace in reading:
         try:
             streams = encoder.streams(_with_system(trace.messages, data.system or settings.system))
@@ -86,16 +89,13 @@ def _encode_set(
             found.bad.append(BadRow(_place(trace), str(error)))
             continue
         found.counts["conversations"] += 1
-        kept = found.held_out if _is_held_out(trace, settings.held_out_share) else sequences
+        kept = found.held_out if _is_held_out(trace, settings.held_out_share) else learned
         for stream in streams:
             fitting = _fit(stream, settings, found.counts)
-            if fitting is not None:
-                weights = part_weights(fitting, settings)
-                if (weights[1:] > 0).any():
-                    kept.append(TokenSequence(fitting.token_ids.astype(np.int64), weights, found.counts["kept"]))
-                    found.counts["kept"] += 1
-                    found.counts["held_out"] += kept is found.held_out
-    return sequences
+            if fitting is not None and as_sequence(fitting, 0, settings).predicted:
+                kept.append(fitting)
+                found.counts["held_out"] += kept is found.held_out
+    return learned
 
 
 def _fit(stream: TokenStream, settings: Any, counts: Counter[str]) -> TokenStream | None:
@@ -111,11 +111,11 @@ def _fit(stream: TokenStream, settings: Any, counts: Counter[str]) -> TokenStrea
     return cut
 
 
-def part_weights(stream: TokenStream, settings: Any) -> np.ndarray:
-    """Weight of every token in the loss, float32 [T]: 0 for context."""
+def as_sequence(stream: TokenStream, key: int, settings: Any) -> TokenSequence:
+    """The stream with the weight of every token in the loss: 0 for context, the stage's for thought and answer."""
     table = np.zeros(3, dtype=np.float32)
     table[THOUGHT], table[ANSWER] = settings.thought_weight, settings.answer_weight
-    return table[stream.parts]
+    return TokenSequence(stream.token_ids.astype(np.int64), table[stream.parts], key)
 
 
 def _with_system(messages: Sequence[Message], system: str | None) -> Sequence[Message]:

@@ -19,14 +19,15 @@ from typing import Any
 from r1kit.config.errors import UserError
 from r1kit.engines.local import LocalEngine
 from r1kit.models.chat_templates import CHATML_TOKENS, set_chat_template
-from r1kit.models.conversation import ConversationEncoder
+from r1kit.models.conversation import CONTEXT, ConversationEncoder
 from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
 from r1kit.models.lora import LoRAModel, plain_model
+from r1kit.models.positions import set_positions
 from r1kit.models.vocabulary import add_tokens, fit_vocabulary, set_end_of_turn, untrained_tokens
 from r1kit.tasks import Task
 from r1kit.training.batches import Batch, Batches
 from r1kit.training.checkpoints import checkpoint_path
-from r1kit.training.conversations import EncodedData, encode_data
+from r1kit.training.conversations import EncodedData, as_sequence, encode_data
 from r1kit.training.held_out import HeldOut
 from r1kit.training.neftune import EmbeddingNoise
 from r1kit.training.optim import schedule
@@ -97,7 +98,7 @@ class SFTRun:
         self.base_eos = self.tokenizer.eos_token
         self.encoder = ConversationEncoder(self.tokenizer, settings.thinking)
         self.data = encode_data(settings, data_paths, self.encoder)
-        self.sequences = [s for one in self.data.sets for s in one]
+        self.streams = [s for one in self.data.sets for s in one]
         self.batches = make_batches(settings, self.data, derived_seed(seed, stage, "batches"))
         self.total = min(self.batches.steps, settings.max_steps or self.batches.steps)
         self.warmup = warmup_steps(settings, stage, self.total)
@@ -114,6 +115,12 @@ class SFTRun:
         )
         self.tokenizer.eos_token = self.encoder.end
         self.model: LanguageModel = plain_model(self.session.model)
+        longest = max(map(len, [*self.streams, *self.data.held_out]))
+        if longest > self.model.config.max_positions:
+            raise UserError(
+                f"{stage}: a sequence has {longest} tokens, but the model knows {self.model.config.max_positions} "
+                "positions: lower max_tokens, or set max_positions (and rope_theta) to let it learn longer ones"
+            )
         self.noise = self._noise(derived_seed(seed, stage, "noise"))
         if settings.recompute:
             recompute_activations(self.model)
@@ -133,6 +140,7 @@ class SFTRun:
                 recorder.note(stage, line)
 
     def _fresh(self, model: LanguageModel) -> LanguageModel:
+        set_positions(model, self.settings.max_positions, self.settings.rope_theta)
         fit_vocabulary(model, self.tokenizer, self.added)
         set_end_of_turn(model, self.tokenizer, self.encoder.end)
         return model
@@ -161,7 +169,7 @@ class SFTRun:
         if self.added:
             lines.append(f"new tokens, at the mean of the others: {' '.join(self.added)}")
         special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
-        written = {int(i) for s in self.sequences[:SAMPLE] for i in s.token_ids[s.weights > 0]} & special
+        written = {int(i) for s in self.streams[:SAMPLE] for i in s.token_ids[s.parts != CONTEXT]} & special
         bare = untrained_tokens(self.model, self.tokenizer, written - {vocabulary[t] for t in self.added})
         if bare:
             lines.append(
@@ -179,7 +187,7 @@ class SFTRun:
         """One step."""
         s, started = self.settings, time.perf_counter()
         batch = self.batches.at(self.step)
-        sequences = [self.sequences[i] for i in batch.indices]
+        sequences = [as_sequence(self.streams[i], i, s) for i in batch.indices]
         lr_scale = schedule(self.step, self.total, warmup=self.warmup, decay=s.decay, minimum=s.lr_floor)
         logged = (self.step + 1) % s.log_every == 0 or self.step + 1 == self.total
         if self.noise is not None:
@@ -216,7 +224,8 @@ class SFTRun:
         one has seen less."""
         select, value = self.settings.select, 0.0
         if self.data.held_out:
-            loss, accuracy = evaluate_tokens(self.session, self.data.held_out, self.settings.token_budget)
+            held_out = [as_sequence(stream, i, self.settings) for i, stream in enumerate(self.data.held_out)]
+            loss, accuracy = evaluate_tokens(self.session, held_out, self.settings.token_budget)
             row = {"held_out_loss": loss, "held_out_accuracy": accuracy, "epoch": epoch}
             self.recorder.metrics(self.stage, self.step, row, {}, kind="eval")
             value = -loss

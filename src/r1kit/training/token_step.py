@@ -22,6 +22,9 @@ from r1kit.training.neftune import EmbeddingNoise
 from r1kit.training.packing import MicroBatch, balanced_shards, plan
 from r1kit.training.session import Session
 
+# Sequences planned at a time where there may be very many: planning takes the square of their number.
+PLANNED = 1024
+
 
 @dataclass(frozen=True, eq=False)
 class TokenSequence:
@@ -108,11 +111,13 @@ def evaluate_tokens(session: Session, batch: Sequence[TokenSequence], token_budg
     total = _denominator(batch)
     mine = _shard(session, batch)
     sums = [0.0, 0.0]
-    for micro in plan([len(s) for s in mine], token_budget, best_fit=True):
-        hidden, targets, weights = _predict(session, micro, mine)
-        logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
-        sums[0] -= float((logprobs * weights).sum()) / total
-        sums[1] += float(correct_tokens(hidden, session.network.head_weight, targets).sum())
+    for start in range(0, len(mine), PLANNED):
+        part = mine[start : start + PLANNED]
+        for micro in plan([len(s) for s in part], token_budget, best_fit=True):
+            hidden, targets, weights = _predict(session, micro, part)
+            logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
+            sums[0] -= float((logprobs * weights).sum()) / total
+            sums[1] += float(correct_tokens(hidden, session.network.head_weight, targets).sum())
     loss, correct = session.world.sum(sums, "held-out loss")
     return loss, correct / sum(s.predicted for s in batch)
 
