@@ -59,6 +59,12 @@ def test_waiting_groups_have_to_be_carried() -> None:
         RLSettings.model_validate({"model": "base", "dynamic_sampling": {"when_short": "wait", "carry": False}})
 
 
+def test_a_masked_response_is_not_the_shortest() -> None:
+    algorithm = {"group_filter": {"kind": "gfpo", "keep": 4}}
+    with pytest.raises(ValueError, match="a masked one would count as the shortest"):
+        RLSettings.model_validate({"model": "b", "algorithm": algorithm, "dynamic_sampling": {"truncated": "mask"}})
+
+
 def test_sampling_that_would_bias_training_is_refused_in_every_phase() -> None:
     for name, value in (("top_p", 0.9), ("top_k", 5), ("min_p", 0.1)):
         with pytest.raises(ValueError, match=f"sampling.{name} is {value}: RL trains the full distribution"):

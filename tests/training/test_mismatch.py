@@ -64,13 +64,15 @@ def test_the_engine_of_the_trainer_is_measured_once_and_not_corrected() -> None:
     model = tiny_model()
     groups = sampled_by_the_trainer(model, random_groups(4))
     own = mismatch()
-    first = own.apply(model, groups, 60, 0)
+    first = own.apply(model, groups, 60)
     assert first.weights is None
     assert first.groups == groups
     assert first.metrics["gap_max"] < 1e-5
     assert first.metrics["noise_max"] < 1e-5
     assert "log-probs: engine and trainer differ by" in describe(first.metrics)
-    assert own.apply(model, groups, 60, 1).metrics == {}
+    assert own.apply(model, groups, 60).metrics == {}
+    again = Mismatch(MismatchSettings(), own_engine=True, world=WORLD, measured=own.measured)
+    assert again.apply(model, groups, 60).metrics == {}
 
 
 def test_a_foreign_engine_is_corrected_in_every_step() -> None:
@@ -78,20 +80,22 @@ def test_a_foreign_engine_is_corrected_in_every_step() -> None:
     model = tiny_model()
     groups = sampled_by_the_trainer(model, random_groups(4), shift=float(np.log(1.5)))
     assert mismatch(own=False).correction == "token_tis"
-    for step in (0, 3):
-        found = mismatch(own=False).apply(model, groups, 60, step)
+    foreign = mismatch(own=False)
+    for first in (True, False):
+        found = foreign.apply(model, groups, 60)
+        assert ("noise_max" in found.metrics) == first
         assert found.weights is not None
         assert found.metrics["gap_mean"] == pytest.approx(np.log(1.5), rel=1e-4)
         assert found.metrics["correction_weight"] == pytest.approx(1.5, rel=1e-4)
         for rollout in (r for g in found.groups for r in g):
             weights = found.weights[id(rollout)]
             np.testing.assert_allclose(weights[rollout.loss_mask], 1.5, rtol=1e-4)
-    sequences = mismatch("sequence_tis", own=False).apply(model, groups, 60, 1)
+    sequences = mismatch("sequence_tis", own=False).apply(model, groups, 60)
     assert sequences.weights is not None
     for rollout in (r for g in sequences.groups for r in g):
         expected = min(1.5 ** int(rollout.loss_mask.sum()), 2.0)
         np.testing.assert_allclose(sequences.weights[id(rollout)][rollout.loss_mask], expected, rtol=1e-4)
-    masked = mismatch("geometric_mask", own=False).apply(model, groups, 60, 1)
+    masked = mismatch("geometric_mask", own=False).apply(model, groups, 60)
     assert masked.metrics["correction_masked"] == 1.0
 
 
@@ -106,7 +110,7 @@ def test_weights_scale_the_gradient_and_the_ratio_is_the_trainers_own() -> None:
     groups = random_groups(4)
     right = gradient(tiny_model(), sampled_by_the_trainer(tiny_model(), groups))
     off = sampled_by_the_trainer(tiny_model(), groups, shift=float(np.log(1.5)))
-    corrected = mismatch(own=False).apply(tiny_model(), off, 60, 1)
+    corrected = mismatch(own=False).apply(tiny_model(), off, 60)
     found = gradient(tiny_model(), corrected.groups, token_weights_of=corrected.weights)
     np.testing.assert_allclose(found, 1.5 * right, rtol=2e-3, atol=1e-6)
     # Uncorrected, a ratio of 1.5 is beyond the clip of 1.28: gradient is lost without a trace in the loss.
@@ -115,7 +119,7 @@ def test_weights_scale_the_gradient_and_the_ratio_is_the_trainers_own() -> None:
 
 def test_masked_tokens_carry_no_gradient() -> None:
     groups = sampled_by_the_trainer(tiny_model(), random_groups(4), shift=3.0)
-    corrected = mismatch("masked_is", own=False).apply(tiny_model(), groups, 60, 1)
+    corrected = mismatch("masked_is", own=False).apply(tiny_model(), groups, 60)
     assert corrected.metrics["correction_masked"] == 1.0
     assert not gradient(tiny_model(), corrected.groups, token_weights_of=corrected.weights).any()
 
@@ -123,8 +127,10 @@ def test_masked_tokens_carry_no_gradient() -> None:
 def test_nothing_to_train_is_nothing_to_measure() -> None:
     (group,) = random_groups(1)
     empty = replace(group, rollouts=tuple(replace(r, loss_mask=np.zeros_like(r.loss_mask)) for r in group))
-    found = mismatch(own=False).apply(tiny_model(), [empty], 60, 0)
+    foreign = mismatch(own=False)
+    found = foreign.apply(tiny_model(), [empty], 60)
     assert (found.groups, found.weights, found.metrics) == ([empty], None, {})
+    assert not foreign.measured  # the first groups that are trained will be
 
 
 def test_bounds_have_to_hold_one() -> None:

@@ -114,3 +114,8 @@ class RLSettings(CompiledSettings):
         kept = algorithm.group_filter
         if kept is not None and kept.keep >= samples:
             raise ValueError(f"algorithm.group_filter.keep is {kept.keep} of {samples} samples per problem: keep fewer")
+        if kept is not None and kept.kind == "gfpo" and self.dynamic_sampling.truncated == "mask":
+            raise ValueError(
+                "dynamic_sampling.truncated is mask, but gfpo keeps responses by their trained tokens: a masked one "
+                "would count as the shortest; set truncated: train"
+            )

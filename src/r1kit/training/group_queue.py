@@ -49,7 +49,7 @@ class GroupQueue:
         """A step of policy `version` begins: carried groups that are too old are let go."""
         oldest = version - (settings.dynamic_sampling.max_age or version + 1)
         self._stale = [c for c in self.carried if 0 <= policy_version(c.group) < oldest]
-        self.carried = [c for c in self.carried if not _among(c, self._stale)]
+        self.carried = _without(self.carried, self._stale)
         self._fresh, self._useful, self._judged, self._taken_over = [], [], 0, len(self.carried)
 
     def problems(self, settings: Any) -> int:
@@ -66,10 +66,10 @@ class GroupQueue:
         """Judged groups of the running step, in the order drawn."""
         dynamic = settings.dynamic_sampling
         judged = [f for f in fresh if not f.group.failed]
-        useful = judged
+        useful = [f for f in judged if trainable(f.group, dynamic)]
         if judged and dynamic.enabled:
-            keep = useful_groups(torch.tensor(np.stack([f.group.rewards for f in judged])))
-            useful = [f for f, kept in zip(judged, keep.tolist(), strict=True) if kept and trainable(f.group, dynamic)]
+            varied = useful_groups(torch.tensor(np.stack([f.group.rewards for f in judged]))).tolist()
+            useful = _without(useful, [f for f, differ in zip(judged, varied, strict=True) if not differ])
             self.share = self.share.observe(len(useful), len(judged))
         self._fresh += fresh
         self._useful += useful
@@ -86,7 +86,7 @@ class GroupQueue:
         if waits:
             chosen, surplus = [], chosen
         self.carried = surplus if dynamic.carry else []
-        lost = [f for f in self._fresh if not _among(f, self._useful)] + self._stale
+        lost = _without(self._fresh, self._useful) + self._stale
         lost += [] if dynamic.carry else surplus
         right = [_right(f.group) for f in self._fresh if not f.group.failed]
         counts: dict[str, float] = {
@@ -141,6 +141,7 @@ def _right(group: Group) -> float:
     return float(np.mean(found)) if found else -1.0
 
 
-def _among(group: SampledGroup, groups: Sequence[SampledGroup]) -> bool:
-    """Identity, not equality: comparing token arrays of thousands of groups would take longer than training."""
-    return any(group is other for other in groups)
+def _without(groups: Sequence[SampledGroup], others: Sequence[SampledGroup]) -> list[SampledGroup]:
+    """`groups` that are not among `others`: by identity, since comparing all their tokens would take longer."""
+    known = {id(other) for other in others}
+    return [group for group in groups if id(group) not in known]

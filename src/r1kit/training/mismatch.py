@@ -35,30 +35,30 @@ class Corrected:
 
 
 class Mismatch:
-    """`settings` is a MismatchSettings; `own_engine`: it samples from the trainer's own parameters in its process."""
+    """`settings` is a MismatchSettings; `own_engine`: it samples from the trainer's own parameters in its process.
 
-    def __init__(self, settings: Any, *, own_engine: bool, world: World) -> None:
-        self.settings, self.world = settings, world
+    `measured`: the stage has done so once, which is all that a checkpoint keeps of it.
+    """
+
+    def __init__(self, settings: Any, *, own_engine: bool, world: World, measured: bool = False) -> None:
+        self.settings, self.world, self.measured = settings, world, measured
         auto = "off" if own_engine else "token_tis"
         self.correction: Any = auto if settings.correction == "auto" else settings.correction
 
-    def measures(self, step: int) -> bool:
-        """True in every step where a correction is on, else only in the first."""
-        return self.correction != "off" or step == 0
-
-    def apply(self, model: Any, groups: Sequence[Group], token_budget: int, step: int) -> Corrected:
-        """Measure, and correct where a correction is on; `step` steps are done. Equal on every rank."""
+    def apply(self, model: Any, groups: Sequence[Group], token_budget: int) -> Corrected:
+        """Measure and correct, where a correction is on; else measure the first groups. Equal on every rank."""
         groups = list(groups)
         rollouts = [rollout for group in groups for rollout in group]
-        if not self.measures(step) or not any(rollout.loss_mask.any() for rollout in rollouts):
+        if (self.correction == "off" and self.measured) or not any(rollout.loss_mask.any() for rollout in rollouts):
             return Corrected(groups, None, {})
         examples = [Example.of(rollout) for rollout in rollouts]
         trainer_T = trainer_logprobs(model, examples, token_budget, self.world)
         engine_T = torch.from_numpy(np.concatenate([e.old_logprobs[e.mask] for e in examples]))
         owners_T = _owners(examples)
         metrics = gap_statistics(trainer_T, engine_T, owners_T)
-        if step == 0:
+        if not self.measured:
             metrics |= self._noise_floor(model, examples, trainer_T)
+        self.measured = True
         if self.correction == "off":
             return Corrected(groups, None, metrics)
         weights_T = correction_weights(self.correction, trainer_T, engine_T, owners_T, **self._bounds())

@@ -112,7 +112,12 @@ class RLRun:
         self.pool = ProblemPool(task.problems("train"), seed, state)
         self.queue = GroupQueue(state)
         self.alarms = Alarms(settings.alarms, state.get("alarms", {}))
-        self.mismatch = Mismatch(settings.mismatch, own_engine=self.engine.model is policy, world=world)
+        self.mismatch = Mismatch(
+            settings.mismatch,
+            own_engine=self.engine.model is policy,
+            world=world,
+            measured=bool(state.get("gap_measured", False)),
+        )
         self.sampler = GroupSampler(
             self.engine,
             tokenizer,
@@ -192,6 +197,7 @@ class RLRun:
                 **self.roles.state(),
                 "tokens": dict(self.tokens),
                 "held_out": self.held_out.state(),
+                "gap_measured": self.mismatch.measured,
                 "phases": self.phases.state(),
                 "alarms": self.alarms.state(),
                 "good": self.good.steps,
@@ -276,7 +282,7 @@ class RLRun:
         """The update on the chosen groups; its metrics, and those of the gap to the engine."""
         s = self.phases.now
         groups = as_trained(chosen, s.dynamic_sampling)
-        corrected = self.mismatch.apply(self.session.network, groups, s.token_budget, self.step)
+        corrected = self.mismatch.apply(self.session.network, groups, s.token_budget)
         if "noise_mean" in corrected.metrics:
             self.recorder.note(self.stage, describe(corrected.metrics))
         metrics = update(self.session, corrected.groups, s, lr_scale, self.roles, corrected.weights, step=self.step)
