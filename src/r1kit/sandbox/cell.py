@@ -73,7 +73,7 @@ class Cell:
             poll.register(fd, select.POLLIN)
         try:
             if self._wire.fileno() not in dict(poll.poll(_START_SECONDS * 1000)):
-                raise EOFError("it ended before its first word")
+                raise EOFError("it ended, or was silent for too long, before its first word")
         finally:
             os.close(end)
 

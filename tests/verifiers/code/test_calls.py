@@ -186,6 +186,10 @@ def test_the_right_data_is_asked_here(sandbox: Sandbox) -> None:
     ("program", "solution"),
     [
         ("add = f(2)\nassert add(3) == 5", "def f(a): return lambda b: a + b"),
+        (
+            "x = f(1)\nx.want = 3\nassert x.got == 3",
+            "class A:\n    got = property(lambda s: s.want)\ndef f(n): return A()",
+        ),
         ("yes = f(2)\nassert yes(3)", "def f(a): return lambda b: True"),
         ("assert f(1).has(5)", "class A:\n    def has(self, x): return x == 5\ndef f(n): return A()"),
         ("s = Stack()\ns.push(3)\nassert s.pop() == 3", STACK + "def f(n): pass"),

@@ -121,10 +121,8 @@ class StandIn:
             object.__setattr__(self, name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if (args or kwargs) and self._origin not in (ENTRY, NAMED) and not self._run.trust_objects:
-            if self._origin == RETURNED and not self._known:
-                raise Pending
-            raise Untrusted("values are handed to an object of the candidate's, which would judge itself")
+        if (args or kwargs) and self._origin not in (ENTRY, NAMED):
+            _hand_over(self)
         origin = RETURNED
         if self._target[0] == "name":
             origin = MADE if self._origin == NAMED else ENTRY if self._run.entry_is_class else RETURNED
@@ -139,7 +137,18 @@ class StandIn:
         return self._run.ask("get", self._target, (name,), {}, origin)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if self._origin == RETURNED:
+            _hand_over(self)
         self._run.ask("set", self._target, (name, value), {})
+
+
+def _hand_over(target: StandIn) -> None:
+    """A value is about to reach `target`. Returns where that is allowed."""
+    if target._run.trust_objects:
+        return
+    if target._origin == RETURNED and not target._known:
+        raise Pending
+    raise Untrusted("values are handed to an object of the candidate's, which would judge itself")
 
 
 def _no_value(self: StandIn, *_: Any) -> Any:
