@@ -91,12 +91,12 @@ def test_metrics_by_hand() -> None:
     step = step_of(judged, settings(method="simpo", beta=2.0, gamma=0.0))
     _, sums = step.loss(torch.tensor([-1.0 * n for n in lengths[:2]] + [-2.0 * lengths[2], -1.0 * lengths[3]]), [0, 1])
     found = step.means(sums)
-    assert found["reward_chosen"] == pytest.approx(2.0 * -1.5)
-    assert found["reward_rejected"] == pytest.approx(2.0 * -1.0)
-    assert found["reward_margin"] == pytest.approx(-1.0)
-    assert found["reward_accuracy"] == 0.0
-    assert found["tokens_chosen"] == pytest.approx((lengths[0] + lengths[2]) / 2)
-    assert found["logprob_rejected"] == pytest.approx(-(lengths[1] + lengths[3]) / 2)
+    assert found["chosen_reward"] == pytest.approx(2.0 * -1.5)
+    assert found["rejected_reward"] == pytest.approx(2.0 * -1.0)
+    assert found["pair_margin"] == pytest.approx(-1.0)
+    assert found["pair_accuracy"] == 0.0
+    assert found["chosen_tokens"] == pytest.approx((lengths[0] + lengths[2]) / 2)
+    assert found["rejected_logprob"] == pytest.approx(-(lengths[1] + lengths[3]) / 2)
     assert found["nll"] == pytest.approx((lengths[0] + 2.0 * lengths[2]) / (lengths[0] + lengths[2]))
 
 
@@ -185,10 +185,10 @@ def test_the_margin_grows_on_what_is_trained_and_on_what_is_held_out(base: Path,
     outcome = train(base, tmp_path, recorder, data, epochs=6, beta=0.5, optimizer={"lr": 1e-2})
     rows = [row for row in recorder.rows if row["kind"] == "train"]
     assert rows[0]["loss"] == pytest.approx(np.log(2), rel=1e-3), "policy and reference are one at the start"
-    assert rows[0]["reward_margin"] == pytest.approx(0.0, abs=1e-3)
+    assert rows[0]["pair_margin"] == pytest.approx(0.0, abs=1e-3)
     assert rows[-1]["loss"] < 0.4
-    assert rows[-1]["reward_margin"] > 1.0
-    assert outcome.metrics["held_out_reward_accuracy"] > 0.8
+    assert rows[-1]["pair_margin"] > 1.0
+    assert outcome.metrics["held_out_pair_accuracy"] > 0.8
     held_out = [row for row in recorder.rows if row["kind"] == "eval"]
     assert held_out[-1]["held_out_loss"] < held_out[0]["held_out_loss"]
     assert outcome.metrics["units"] + outcome.metrics["held_out"] == 24

@@ -125,12 +125,12 @@ def test_dpo_trainer(dpo_trainer: Any, tmp_path: Path, method: str, theirs: str)
     compare(dpo_trainer, loss, ours)
     logged = {name: values[-1] for name, values in dpo_trainer._metrics["eval"].items()}
     names = {
-        "reward_chosen": "rewards/chosen",
-        "reward_rejected": "rewards/rejected",
-        "reward_accuracy": "rewards/accuracies",
-        "reward_margin": "rewards/margins",
-        "logprob_chosen": "logps/chosen",
-        "logprob_rejected": "logps/rejected",
+        "chosen_reward": "rewards/chosen",
+        "rejected_reward": "rewards/rejected",
+        "pair_accuracy": "rewards/accuracies",
+        "pair_margin": "rewards/margins",
+        "chosen_logprob": "logps/chosen",
+        "rejected_logprob": "logps/rejected",
     }
     for mine, name in names.items():
         assert ours[2][mine] == pytest.approx(logged[name], rel=1e-4, abs=1e-5), mine

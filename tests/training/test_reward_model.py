@@ -113,18 +113,18 @@ def test_metrics_by_hand() -> None:
     outputs = torch.tensor([1.0, 0.0, 0.0, 2.0, 3.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0])
     loss, sums = step.loss(outputs, range(6))
     means = step.means({"loss": loss.item(), **sums})
-    assert means["accuracy"] == pytest.approx(4 / 6)
-    assert means["margin"] == pytest.approx((1 - 2 + 2 + 0 + 1 + 1) / 6)
-    assert means["score_chosen"] == pytest.approx(1.0)
+    assert means["judged_right"] == pytest.approx(4 / 6)
+    assert means["pair_margin"] == pytest.approx((1 - 2 + 2 + 0 + 1 + 1) / 6)
+    assert means["chosen_score"] == pytest.approx(1.0)
     want = np.mean([np.log1p(np.exp(-m)) for m in (1, -2, 2, 0, 1, 1)])
     assert means["loss"] == pytest.approx(want, rel=1e-5)
     step, _ = step_on("pointwise")
     _, sums = step.loss(torch.tensor([2.0, -1.0, -1.0, 1.0, 2.0, -3.0]), range(6))
     means = step.means(sums)
-    assert means["accuracy"] == pytest.approx(4 / 6)
-    assert means["score_good"] == pytest.approx(1.0)
-    assert means["score_bad"] == pytest.approx(-1.0)
-    assert "count_good" not in means
+    assert means["judged_right"] == pytest.approx(4 / 6)
+    assert means["good_score"] == pytest.approx(1.0)
+    assert means["bad_score"] == pytest.approx(-1.0)
+    assert "good_count" not in means
 
 
 @pytest.fixture(scope="module")

@@ -360,6 +360,36 @@ GLOSSARY: tuple[Entry, ...] = (
         "take the best one.",
     ),
     Entry(
+        "pair margin",
+        ("pair_margin", "pair_accuracy", "chosen_reward", "rejected_reward", "wanted_reward", "unwanted_reward", "nll"),
+        "In preference training the reward of a response is beta times its log-ratio to the reference (without one, "
+        "its mean log-prob): the mean of both sides, their difference, and the share of pairs in which the chosen "
+        "response has the higher one. nll is the next-token loss of the chosen responses. With held_out_ in front: of "
+        "prompts kept out of training.",
+        "Margin and accuracy rise, on held-out pairs too; the chosen reward stays near or above 0.",
+        "Both rewards sink and only their difference grows: raise beta, set nll_coef, or use nca. Training accuracy "
+        "far above held-out: fewer epochs, or more pairs.",
+    ),
+    Entry(
+        "response log-probs",
+        (
+            *("chosen_logprob", "rejected_logprob", "wanted_logprob", "unwanted_logprob"),
+            *("chosen_tokens", "rejected_tokens", "wanted_tokens", "unwanted_tokens"),
+        ),
+        "In preference training the mean log-prob of a whole response in nats, and its mean number of tokens.",
+        "The rejected one falls; the lengths of both sides are alike.",
+        "Chosen responses are much longer than rejected ones: length is what is learned. Balance the pairs.",
+    ),
+    Entry(
+        "judged right",
+        ("judged_right", "chosen_score", "rejected_score", "good_score", "bad_score"),
+        "In reward-model training the share of pairs, labels or steps on whose side the score is, and the mean scores. "
+        "With held_out_accuracy, held_out_ece (calibration error), held_out_log_loss, held_out_brier and held_out_auc "
+        "the report on what was held out.",
+        "held_out_accuracy well above held_out_longer_is_better; a calibration error below 0.1.",
+        "Only as good as length: balance_lengths. Sure and wrong (a high calibration error): fewer epochs.",
+    ),
+    Entry(
         "epoch",
         ("epoch",),
         "The pass over the data in which a step of supervised fine-tuning lies, from 1.",
@@ -368,10 +398,13 @@ GLOSSARY: tuple[Entry, ...] = (
     ),
     Entry(
         "kept answers",
-        ("kept_share", "kept", "answers", "rejected", "unfinished", "not_judged", "duplicate", "surplus", "unsolved"),
+        (
+            *("kept_share", "kept", "answers", "rejected", "unfinished", "not_judged", "unfit", "duplicate", "surplus"),
+            "unsolved",
+        ),
         "In a generate stage the answers sampled and kept in a wave, and those that were not by their first reason: a "
-        "required verdict below full marks, cut at the cap, could not be judged, the same text twice, more than "
-        "per_problem. unsolved counts problems without a kept answer.",
+        "required verdict below full marks, cut at the cap, could not be judged, empty or in a thought that never ends, "
+        "the same text twice, more than per_problem. unsolved counts problems without a kept answer.",
         "Most problems keep an answer; not_judged is 0.",
         "Many unfinished: raise sampling.max_tokens. Many unsolved: more samples, or a better teacher. not_judged "
         "above 0: look at the run's log for the verifier's or the engine's error.",

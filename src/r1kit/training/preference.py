@@ -195,11 +195,11 @@ class PreferenceStep:
         if self.settings.nll_weight:
             loss = loss + self.settings.nll_weight * -logprobs_N2[:, 0].sum() / self.chosen_tokens
         margins_N = rewards_N2[:, 0] - rewards_N2[:, 1]
-        sums |= {"reward_accuracy": (margins_N > 0).sum().item(), "reward_margin": margins_N.sum().item()}
+        sums |= {"pair_accuracy": (margins_N > 0).sum().item(), "pair_margin": margins_N.sum().item()}
         for side, name in enumerate(("chosen", "rejected")):
-            sums[f"reward_{name}"] = rewards_N2[:, side].sum().item()
-            sums[f"logprob_{name}"] = logprobs_N2[:, side].sum().item()
-            sums[f"tokens_{name}"] = lengths_N2[:, side].sum().item()
+            sums[f"{name}_reward"] = rewards_N2[:, side].sum().item()
+            sums[f"{name}_logprob"] = logprobs_N2[:, side].sum().item()
+            sums[f"{name}_tokens"] = lengths_N2[:, side].sum().item()
         return loss, sums
 
     def _pair_loss(self, quantity_N2: Tensor, lengths_N2: Tensor) -> Tensor:
@@ -231,10 +231,10 @@ class PreferenceStep:
         )
         sums: dict[str, float] = {}
         for name, mask_N in (("wanted", good_N), ("unwanted", ~good_N)):
-            sums[f"count_{name}"] = mask_N.sum().item()
-            sums[f"reward_{name}"] = rewards_N[mask_N].sum().item()
-            sums[f"logprob_{name}"] = logprobs_N.detach()[mask_N].sum().item()
-            sums[f"tokens_{name}"] = lengths_N[mask_N].sum().item()
+            sums[f"{name}_count"] = mask_N.sum().item()
+            sums[f"{name}_reward"] = rewards_N[mask_N].sum().item()
+            sums[f"{name}_logprob"] = logprobs_N.detach()[mask_N].sum().item()
+            sums[f"{name}_tokens"] = lengths_N[mask_N].sum().item()
         return loss_N.sum() / len(self.judged), sums
 
     def means(self, sums: Mapping[str, float]) -> dict[str, float]:
@@ -242,18 +242,18 @@ class PreferenceStep:
         found = dict(sums)
         if self.width == 2:
             found["nll"] /= self.chosen_tokens
-            count = dict.fromkeys(("chosen", "rejected", "accuracy", "margin"), float(len(self.judged)))
+            count = dict.fromkeys(("chosen", "rejected", "pair"), float(len(self.judged)))
         else:
-            count = {name: found.pop(f"count_{name}") for name in ("wanted", "unwanted")}
+            count = {name: found.pop(f"{name}_count") for name in ("wanted", "unwanted")}
             found["kl"] = self.point
         for name in list(found):
-            group = name.rpartition("_")[2]
+            group = name.partition("_")[0]
             if group in count:
                 total = found.pop(name)
                 if count[group]:
                     found[name] = total / count[group]
-        if "reward_wanted" in found and "reward_unwanted" in found:
-            found["reward_margin"] = found["reward_wanted"] - found["reward_unwanted"]
+        if "wanted_reward" in found and "unwanted_reward" in found:
+            found["pair_margin"] = found["wanted_reward"] - found["unwanted_reward"]
         return found
 
 

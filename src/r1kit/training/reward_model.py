@@ -196,9 +196,9 @@ class RewardStep:
         else:
             loss = pointwise_loss(scores_M, labels_M).sum() / self.count
         good_M, seen_M = labels_M > 0.5, scores_M.detach()
-        sums = {"accuracy": ((seen_M > 0) == good_M).sum().item()}
+        sums = {"judged_right": ((seen_M > 0) == good_M).sum().item()}
         for name, mask_M in (("good", good_M), ("bad", ~good_M)):
-            sums |= {f"count_{name}": mask_M.sum().item(), f"score_{name}": seen_M[mask_M].sum().item()}
+            sums |= {f"{name}_count": mask_M.sum().item(), f"{name}_score": seen_M[mask_M].sum().item()}
         return loss, sums
 
     def _pairwise(self, chosen_N: Tensor, rejected_N: Tensor) -> tuple[Tensor, dict[str, float]]:
@@ -206,17 +206,17 @@ class RewardStep:
         margin_N = torch.full_like(chosen_N, s.margin) if s.margin else None
         loss_N = pairwise_loss(chosen_N, rejected_N, margin_N=margin_N, centre=s.centre)
         gap_N = (chosen_N - rejected_N).detach()
-        sums = {"accuracy": (gap_N > 0).sum().item(), "margin": gap_N.sum().item()}
+        sums = {"judged_right": (gap_N > 0).sum().item(), "pair_margin": gap_N.sum().item()}
         for name, side_N in (("chosen", chosen_N), ("rejected", rejected_N)):
-            sums[f"score_{name}"] = side_N.detach().sum().item()
+            sums[f"{name}_score"] = side_N.detach().sum().item()
         return loss_N.sum() / self.count, sums
 
     def means(self, sums: Mapping[str, float]) -> dict[str, float]:
         """Metrics of the step from sums over all its units; what nobody counted is left out."""
         found = dict(sums)
-        counts = {name: found.pop(f"count_{name}", float(self.count)) for name in ("good", "bad", "chosen", "rejected")}
+        counts = {name: found.pop(f"{name}_count", float(self.count)) for name in ("good", "bad", "chosen", "rejected")}
         for name in [n for n in found if n not in ("loss", "grad_norm")]:
-            number, total = counts.get(name.rpartition("_")[2], float(self.count)), found.pop(name)
+            number, total = counts.get(name.partition("_")[0], float(self.count)), found.pop(name)
             if number:
                 found[name] = total / number
         return found
