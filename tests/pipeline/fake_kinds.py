@@ -1,7 +1,7 @@
 """Stage kinds that do nothing but behave: rows, checkpoints, exact resume, a stop between steps, failures.
 
 Settings of the real schema steer them: `rl.steps` steps of FAKE_STEP_SECONDS each. The environment makes them
-fail: FAKE_FAIL=`stage:step:how` with how in raise, disk, kill, peer.
+fail: FAKE_FAIL=`stage:step:how` with how in raise, disk, kill, peer, pause.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from r1kit.pipeline.kinds import Runner, StageContext, run_report
-from r1kit.training.recorder import Interrupted, StageOutcome
+from r1kit.training.recorder import Interrupted, Paused, StageOutcome
 
 EVAL = {
     "benchmark": "fake",
@@ -46,6 +46,8 @@ def fail_on_demand(context: StageContext, step: int) -> None:
         if context.world.rank == 1:
             raise RuntimeError("the worker's own words")
         return
+    if how == "pause":
+        raise Paused("rl: paused by some_alarm after step 2: why")
     if how == "raise":
         raise RuntimeError("a defect")
 

@@ -20,7 +20,7 @@ import pytest
 from r1kit.models.checkpoint import CheckpointError
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.metrics import read_metrics
-from r1kit.pipeline.run import RunResult
+from r1kit.pipeline.run import RunPausedError, RunResult
 from r1kit.pipeline.run_directory import RunDirectory
 
 RunHere = Callable[..., RunResult]
@@ -256,6 +256,18 @@ def test_killed_run_ends_as_if_left_alone(run_apart: RunApart, run_here: RunHere
     resumed = rows(out)
     run_here(fresh=True)
     assert resumed == rows(out)
+
+
+def test_a_run_that_an_alarm_paused_says_why_and_goes_on(
+    run_here: RunHere, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_FAIL", "rl:2:pause")
+    with pytest.raises(RunPausedError, match="rl: paused by some_alarm after step 2: why") as caught:
+        run_here()
+    assert caught.value.exit_code == 3
+    assert "paused by some_alarm" in (out / "run.log").read_text()
+    monkeypatch.delenv("FAKE_FAIL")
+    assert run_here().expect_ok
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(run_apart: RunApart, out: Path) -> None:
