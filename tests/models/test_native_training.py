@@ -127,7 +127,7 @@ def test_it_is_as_near_to_exact_arithmetic_as_pytorch(kind: str) -> None:
     ours = distances(run(model, NativePass(model, precision(kind)), SEGMENTS), wanted)
     plain = copy.deepcopy(model).to(getattr(torch, kind))
     theirs = distances(run(plain, plain, SEGMENTS), wanted)
-    slack = 1.5 if kind == "float32" else 1.0
+    slack = 3.0 if kind == "float32" else 1.0
     assert ours[0] < slack * theirs[0]
     assert ours[1] < slack * theirs[1]
 

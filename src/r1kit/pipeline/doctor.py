@@ -95,7 +95,7 @@ def native() -> str:
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         return f"not possible: no C++ compiler found ({compiler})"
-    return f"`native: true` trains and samples in C++ with {resolve_native('auto')} products; it is off by default"
+    return f"true trains and samples in C++ with {resolve_native('auto')} products; a recipe has it off by default"
 
 
 def gpu() -> str:
