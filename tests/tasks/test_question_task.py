@@ -15,10 +15,11 @@ import pytest
 
 from r1kit.records import Group, Rollout, Verdict
 from r1kit.sandbox import SandboxError
-from r1kit.tasks import close_judges, question_task, verify_many
+from r1kit.tasks import close_judges, make_task, question_task, verify_many
+from r1kit.tasks.own_verifier import OwnVerifier
 from r1kit.verifiers.math.verify import default_pool
 
-from .question_files import all_problems, capitals, file_task, write_rows
+from .question_files import all_problems, capitals, file_task, task_settings, write_rows
 
 
 def sums(path: Path, count: int = 24) -> Path:
@@ -113,6 +114,19 @@ def test_judges_end_with_their_stage(tmp_path: Path) -> None:
         assert time.monotonic() < deadline, "workers go on after their stage"
         time.sleep(0.02)
     assert default_pool().pids() == []
+
+
+def test_a_function_in_the_place_of_a_tasks_rule_leaves_the_rule_to_compare_with(tmp_path: Path) -> None:
+    (tmp_path / "judge.py").write_text("def judge(problem, response):\n    return response == 'mine'\n")
+    path = sums(tmp_path / "a.jsonl", 4)
+    task = make_task(task_settings(name="math", test_data=path, verifier=f"{tmp_path}/judge.py:judge"))
+    assert isinstance(task, OwnVerifier)
+    problem = task.problems("test")[0]
+    assert problem.payload["kind"] == "math"
+    right = f"\\boxed{{{problem.payload['gold']}}}"
+    assert [task.verify(problem, text)["accuracy"].score for text in ("mine", right)] == [1, 0]
+    assert task.task.verify(problem, right)["accuracy"].correct
+    assert task.notes()[-1] == "4 of 4 rows are used"
 
 
 def test_a_blind_answer_is_as_good_as_its_gold_is_common(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ def make_task(settings: Any) -> Task:
     if settings.name not in _TASKS:
         raise ValueError(f"task.name is {settings.name!r}: expected one of {', '.join(_TASKS)}")
     task = _TASKS[settings.name](settings)
-    own = None if isinstance(task, QuestionTask) else getattr(settings, "verifier", None)
+    # The task `file` has no rule that a function could take the place of: it asks the function itself.
+    own = getattr(settings, "verifier", None) if settings.name != "file" else None
     return OwnVerifier(task, own) if own else task
 
 

@@ -34,8 +34,9 @@ class FileTask(QuestionTask):
     """`settings`: a `config.tasks.DataTaskSettings`. UserError where the policy is none of the verifier's."""
 
     def __init__(self, settings: Any) -> None:
-        kind = OWN if settings.own_verifier else KINDS_OF_TASKS.get(settings.name) or settings.verifier
-        super().__init__(settings, kind)
+        own = settings.own_verifier if settings.name == "file" else None
+        kind = OWN if own else KINDS_OF_TASKS.get(settings.name) or settings.verifier
+        super().__init__(settings, kind, own)
         check_policy(kind, settings.policy, "task.policy")
 
     @cached_property

@@ -18,6 +18,10 @@ class OwnVerifier:
     def problems(self, split: str) -> Sequence[Problem]:
         return self.task.problems(split)
 
+    def notes(self) -> list[str]:
+        """What the task says of how its problems were made."""
+        return list(self.task.notes()) if hasattr(self.task, "notes") else []
+
     def verify(self, problem: Problem, response: str) -> dict[str, Verdict]:
         return {**self.task.verify(problem, response), "accuracy": self.verifier(problem, response)}
 

@@ -38,12 +38,12 @@ Verify = Callable[[Problem, str], dict[str, Verdict]]
 class QuestionTask(ABC):
     """Base of the tasks. `settings`: a `config.tasks.QuestionSettings`; `kind`: of the judges of its problems.
 
-    `settings.own_verifier`, where it is set, judges instead: every answer, by a function of the user's own.
+    `own`: import path of a function of the user's that judges every answer, for a task that has no rule of its own.
     """
 
-    def __init__(self, settings: Any, kind: str) -> None:
+    def __init__(self, settings: Any, kind: str, own: str | None = None) -> None:
         self.settings, self.name = settings, str(settings.name)
-        self._own = UserVerifier(settings.own_verifier) if settings.own_verifier else None
+        self._own = UserVerifier(own) if own else None
         self.kind = kind
         self.prompter = Prompter(settings, kind=kind)
         self._judges: dict[str, Judge] = {}
