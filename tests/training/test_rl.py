@@ -128,6 +128,37 @@ def test_two_ranks_sample_what_one_samples(base: Path, tmp_path: Path, two_ranks
     np.testing.assert_allclose(first["weights"], run.session.flat.master.numpy(), rtol=1e-3, atol=1e-4)
 
 
+def test_a_schedule_changes_what_is_sampled_and_not_what_waits(base: Path, tmp_path: Path) -> None:
+    """Cap, temperature, group size and batch of the second phase; a carried group keeps the temperature it came with."""
+    second = {"sampling.max_tokens": 5, "sampling.temperature": 1.5, "samples_per_problem": 4, "problems_per_step": 2}
+    run, recorder = opened(
+        base, tmp_path, schedule=[{"until": {"steps": 1}}, {"set": second}], algorithm={}, evaluate={"every": 0}
+    )
+    taken: list[SampledGroup] = []
+    sampled = run.sample_groups
+
+    def watched(count: int, number: int = 0) -> list[SampledGroup]:
+        groups = sampled(count, number)
+        taken.extend(groups)
+        return groups
+
+    run.sample_groups = watched  # type: ignore[method-assign]
+    run.advance()
+    first, spare = len(taken), taken[0]
+    run.queue.carried = [spare]
+    run.advance()
+    rows = [row for row in recorder.rows if row["kind"] == "train"]
+    assert [row["phase"] for row in rows] == [1, 2]
+    for group, size, cap, temperature in ((taken[0].group, 3, 8, 1.0), (taken[first].group, 4, 5, 1.5)):
+        assert len(group) == size
+        assert max(r.response_length for r in group) <= cap
+        assert all(set(r.temperatures[r.loss_mask].tolist()) == {temperature} for r in group)
+    # One group of three at temperature 1 and one of four at 1.5, in one update.
+    assert (rows[1]["groups_trained"], rows[1]["carried_in"]) == (2, 1)
+    # The carried group's ratio is that of its own temperature: one small step away from 1, not a factor.
+    assert rows[1]["ratio"] == pytest.approx(1.0, abs=0.2)
+
+
 def test_carried_groups_may_fill_a_step(base: Path, tmp_path: Path) -> None:
     """Nothing is sampled then, and nothing is said about what the policy does."""
     run, recorder = opened(base, tmp_path)
