@@ -25,13 +25,8 @@ from .ranks import Results
 from .stage import write_base
 
 ALL = [*PRESETS, *VARIATIONS]
-# Pairs of every two properties, in few cases.
-CUTS = [
-    Cut(parts=2, segment_cost=0, reverse=True),
-    Cut(parts=4, segment_cost=10_000),
-    Cut(ranks=2, parts=1, segment_cost=0),
-    Cut(ranks=2, parts=4, segment_cost=10_000, reverse=True),
-]
+# Every property at once, on one rank and on two.
+CUTS = [Cut(parts=4, segment_cost=0, reverse=True), Cut(ranks=2, parts=2, segment_cost=10_000)]
 EVERY_CUT = [Cut(*values) for values in product((1, 2), (1, 2, 4), (0, 10_000), (False, True))]
 
 
