@@ -263,6 +263,25 @@ def test_memory_bomb(isolated: CellPool) -> None:
     assert_unharmed(isolated)
 
 
+def test_memory_behind_a_dead_leader_is_counted(isolated: CellPool) -> None:
+    """A process whose first thread has ended shows no memory of its own. One that merely ends is not over any limit."""
+    source = """
+        import ctypes, os, sys, threading, time
+        def hold():
+            kept = b"x" * int(sys.argv[1])
+            time.sleep(1.5)
+            os._exit(len(kept) & 1)
+        threading.Thread(target=hold).start()
+        time.sleep(0.2)
+        ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+    """
+    limits = Limits(memory_bytes=150 * MIB)
+    assert isolated.run(python(source, "1000", limits=limits)).status == "ok"
+    result = isolated.run(python(source, "300000000", limits=limits))
+    assert result.status == "memory_limit", result
+    assert result.peak_memory_bytes < 1 << 30
+
+
 def test_memory_is_summed_over_the_tree(isolated: CellPool) -> None:
     source = """
         import os, time

@@ -60,15 +60,19 @@ class KnownCell(Cell):
 
 
 class Killer:
-    """Kills one process of the known cells after another, until told to stop."""
+    """Kills one process of the known cells after another, until told to stop; not more often than verdicts come, so
+    that a busy machine gets anywhere.
+    """
 
     def __init__(self, seed: int, wanted: int, pause: float) -> None:
         self.generator, self.wanted, self.pause = random.Random(seed), wanted, pause
-        self.kills, self.done = 0, threading.Event()
+        self.kills, self.verdicts, self.done = 0, 0, threading.Event()
         self.thread = threading.Thread(target=self.run)
 
     def run(self) -> None:
         while self.kills < self.wanted and not self.done.wait(self.generator.uniform(0.2, 1.8) * self.pause):
+            if self.kills > self.verdicts + 10:
+                continue
             roots = [root for root in KnownCell.roots if not watch.is_dead(root)]
             tree = {process for root in roots for process in (root, *watch.descendants(root))}
             if tree:
@@ -92,7 +96,9 @@ def judge_under_kills(tier: str, kills: int, programs: int, pause: float, monkey
         try:
             while killer.kills < kills or verdicts.total() < programs:
                 batch = [next(numbers) for _ in range(20)]
-                verdicts.update(pool.map(lambda number: judged(number, sandbox), batch))
+                for verdict in pool.map(lambda number: judged(number, sandbox), batch):
+                    verdicts[verdict] += 1
+                    killer.verdicts += 1
         finally:
             killer.done.set()
             killer.thread.join()

@@ -7,6 +7,7 @@ only when that sum passes the limit the proportional sizes, which count them onc
 from __future__ import annotations
 
 import errno
+import glob
 import math
 import os
 import signal
@@ -15,7 +16,6 @@ from dataclasses import dataclass
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICKS = os.sysconf("SC_CLK_TCK")
-_UNKNOWN_MEMORY = 1 << 60  # over any limit
 _EXITING = 4  # PF_EXITING
 
 
@@ -139,10 +139,21 @@ def _look_at(process: int) -> _Look | None:
         runnable = words[0] == b"R" or (int(words[17]) > 1 and _has_runnable_thread(process))
     except (OSError, IndexError):
         return None
-    # The leader of a process may end and leave its threads: then it shows no memory, whatever they hold.
-    hidden = words[0] == b"Z" and int(words[17]) > 1
+    # The leader of a process may end and leave its threads: then it shows no memory, and they do.
+    pages = int(words[21]) if words[0] != b"Z" or int(words[17]) < 2 else _pages_of_threads(process)
     own, waited_for = sum(map(int, words[11:13])) / _TICKS, sum(map(int, words[13:15])) / _TICKS
-    return _Look(own, waited_for, _UNKNOWN_MEMORY if hidden else int(words[21]) * _PAGE, runnable)
+    return _Look(own, waited_for, pages * _PAGE, runnable)
+
+
+def _pages_of_threads(process: int) -> int:
+    most = 0
+    for path in glob.glob(f"/proc/{process}/task/*/stat"):
+        try:
+            with open(path, "rb") as file:
+                most = max(most, int(file.read().rpartition(b")")[2].split()[21]))
+        except OSError:
+            continue  # it ended meanwhile
+    return most
 
 
 def _has_runnable_thread(process: int) -> bool:
