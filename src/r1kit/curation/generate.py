@@ -29,6 +29,7 @@ from r1kit.training.sampling import GroupSampler, derived_seed
 
 REASONS = {
     "not_judged": "the engine or the verifier failed on it, or the problem cannot be judged",
+    "unfit": "no conversation can hold it: it is empty, or its thought never ends",
     "unfinished": "it ran into the cap",
     "rejected": "a required verdict is below full marks",
     "duplicate": "the same text as another answer to its problem",
@@ -170,7 +171,7 @@ def _keep_wave(
         counts.update(
             answers=len(group),
             kept=len(made),
-            not_judged=len(kept) - len(made),
+            unfit=len(kept) - len(made),
             unsolved=int(not made),
             tokens_sampled=sum(r.response_length for r in group),
             tokens_discarded=sum(r.response_length for r in group) - sum(t.provenance["tokens"] for t in made),

@@ -90,11 +90,6 @@ class SFTRun:
     ) -> None:
         self.settings, self.stage, self.recorder = settings, stage, recorder
         self.tokenizer, self.added = prepared_tokenizer(model_path, settings)
-        if settings.lora and self.added:
-            raise UserError(
-                f"{stage}: {' '.join(self.added)} would be new tokens, and lora never trains the embeddings: take a "
-                "model that has them, or train all weights (lora: null)"
-            )
         self.base_eos = self.tokenizer.eos_token
         self.encoder = ConversationEncoder(self.tokenizer, settings.thinking)
         self.data = encode_data(settings, data_paths, self.encoder)
@@ -115,12 +110,7 @@ class SFTRun:
         )
         self.tokenizer.eos_token = self.encoder.end
         self.model: LanguageModel = plain_model(self.session.model)
-        longest = max(map(len, [*self.streams, *self.data.held_out]))
-        if longest > self.model.config.max_positions:
-            raise UserError(
-                f"{stage}: a sequence has {longest} tokens, but the model knows {self.model.config.max_positions} "
-                "positions: lower max_tokens, or set max_positions (and rope_theta) to let it learn longer ones"
-            )
+        self._refuse_unlearnable()
         self.noise = self._noise(derived_seed(seed, stage, "noise"))
         if settings.recompute:
             recompute_activations(self.model)
@@ -144,6 +134,20 @@ class SFTRun:
         fit_vocabulary(model, self.tokenizer, self.added)
         set_end_of_turn(model, self.tokenizer, self.encoder.end)
         return model
+
+    def _refuse_unlearnable(self) -> None:
+        """UserError for tokens and positions that this stage would never train."""
+        if self.settings.lora and self.added:
+            raise UserError(
+                f"{self.stage}: {' '.join(self.added)} would be new tokens, and lora never trains the embeddings: take "
+                "a model that has them, or train all weights (lora: null)"
+            )
+        longest = max(map(len, [*self.streams, *self.data.held_out]))
+        if longest > self.model.config.max_positions:
+            raise UserError(
+                f"{self.stage}: a sequence has {longest} tokens, but the model knows {self.model.config.max_positions} "
+                "positions: lower max_tokens, or set max_positions (and rope_theta) to let it learn longer ones"
+            )
 
     def _noise(self, seed: int) -> EmbeddingNoise | None:
         alpha = self.settings.neftune_alpha
