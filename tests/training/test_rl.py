@@ -129,7 +129,7 @@ def test_two_ranks_sample_what_one_samples(base: Path, tmp_path: Path, two_ranks
 
 
 def test_a_schedule_changes_what_is_sampled_and_not_what_waits(base: Path, tmp_path: Path) -> None:
-    """Cap, temperature, group size and batch of the second phase; a carried group keeps the temperature it came with."""
+    """Cap, temperature, group size and batch of the second phase; a carried group keeps its own temperature."""
     second = {"sampling.max_tokens": 5, "sampling.temperature": 1.5, "samples_per_problem": 4, "problems_per_step": 2}
     run, recorder = opened(
         base, tmp_path, schedule=[{"until": {"steps": 1}}, {"set": second}], algorithm={}, evaluate={"every": 0}

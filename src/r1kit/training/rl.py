@@ -100,13 +100,8 @@ class RLRun:
         policy = plain_model(self.session.model)
         if settings.recompute:
             recompute_activations(policy)
-        self.engine = LocalEngine(
-            policy,
-            tokenizer=tokenizer,
-            slots=settings.engine.slots,
-            deterministic=settings.engine.deterministic,
-            native=settings.engine.native,
-        )
+        e = settings.engine
+        self.engine = LocalEngine(policy, tokenizer, slots=e.slots, deterministic=e.deterministic, native=e.native)
         state = self.session.state
         self.phases = PhaseWalk(settings, state.get("phases", {}))
         self.pool = ProblemPool(task.problems("train"), seed, state)
@@ -118,14 +113,9 @@ class RLRun:
             world=world,
             measured=bool(state.get("gap_measured", False)),
         )
+        longest = min(settings.token_budget, self.engine.max_length)
         self.sampler = GroupSampler(
-            self.engine,
-            tokenizer,
-            task,
-            self._reward(),
-            settings.sampling,
-            settings.samples_per_problem,
-            longest=min(settings.token_budget, self.engine.max_length),
+            self.engine, tokenizer, task, self._reward(), settings.sampling, settings.samples_per_problem, longest
         )
         self.held_out = HeldOut(
             settings.evaluate, stage, task, self.engine, tokenizer, seed, world, recorder, state.get("held_out")
