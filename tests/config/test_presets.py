@@ -97,6 +97,7 @@ def test_a_mistyped_preset_is_named_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
+        ({"algorithm": "dapo"}, r"\{preset: dapo\}"),
         ({"algorithm": {"critic": {}}}, "baseline is group"),
         ({"algorithm": {"baseline": "critic", "advantage": "std"}}, "use whiten or none"),
         ({"algorithm": {"process": {}}}, "baseline: leave_one_out"),

@@ -110,6 +110,8 @@ class AlgorithmSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _expand_preset(cls, data: Any) -> Any:
+        if isinstance(data, str):
+            raise ValueError(f"found {data!r}, expected settings: a preset is one of them, {{preset: {data}}}")
         if not isinstance(data, dict) or data.get("preset") not in PRESETS:
             return data  # no preset, or a mistake that validation names
         return expanded(data["preset"], data)
