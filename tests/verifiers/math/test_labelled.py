@@ -70,3 +70,17 @@ def test_no_gold_differs_from_itself() -> None:
     for pair in PAIRS:
         decision = decide(pair["gold"] + " ", pair["gold"], MathPolicy.from_dict(pair["policy"]))
         assert decision.kind == "yes" or "frac{4}{2}" in pair["gold"], pair
+
+
+def test_a_gold_out_of_reach_is_compared_by_its_spelling() -> None:
+    right = judge_math(r"$\mathbb{Z} / 8 \mathbb{Z}$", r"\mathbb{Z}_8")
+    assert (right.score, right.voter) == (1.0, "spelling")
+    assert judge_math(r"\mathbb{Z}_4", r"\mathbb{Z}_8").reason == "wrong"
+    assert judge_math(r"\frac{1}{2", r"\frac{1}{2", voters=()).voter == "exact"  # the same string, and cut off
+    assert judge_math(r"$\frac{1}{2$", r"\frac{1}{2", voters=()).reason == "gold_invalid"
+
+
+def test_a_judge_of_words_may_know_that_two_notations_mean_the_same() -> None:
+    judge = type("Judge", (), {"name": "judge", "judge": lambda self, gold, prediction: "yes"})()
+    verdict = judge_math("C_8", r"\mathbb{Z}_8", voters=[judge])
+    assert (verdict.score, verdict.voter) == (1.0, "judge")

@@ -23,10 +23,13 @@ _ROUNDED = re.compile(r"\s*(?:=|≈|\\approx)\s*-?\d{0,20}\.\d{1,40}\s*(?:\.\.\.
 _PROSE = re.compile(r"answer|solution|result|答案|故选|结果|取值范围|答\s*[:：]|选\s*[A-H]", re.IGNORECASE)
 # A bare answer in one sentence: "The probability is 1/2.", x的值是2.
 _STATEMENT = re.compile(
-    r"(?:the|its|their)\s+(?:(?!(?:wrong|incorrect|not|no|other)\b)[a-z-]+\s+){1,6}(?:is|are|equals?|was)\s+(?=[-\d$\\(])"
+    r"\$?(?:the|its|their)\s+(?:(?!(?:wrong|incorrect|not|no|other)\b)[a-z-]+\s+){1,6}(?:is|are|equals?|was)\s+(?=[-\d$\\(])"
     r"|[A-Za-z]?\s*的?(?:值|概率)\s*(?:是|为|等于|:|：)\s*",
     re.IGNORECASE,
 )
+_MORE = re.compile(
+    r"[.;]\s+[^\s$]|。\s*\S|\n|,\s*(?:so|where|and|but)\b"
+)  # what a statement of one value does not go on with
 
 
 class Voter(Protocol):
@@ -108,7 +111,7 @@ def verify_math(
     found = extract(response, policy, opened=opened)
     if found is None:
         return Verdict.scored(0, "no_answer", seconds=time.perf_counter() - start)
-    return _judged(_LEADING.sub("", found.text, count=1), bare_gold, policy, voters, start)
+    return _judged(_without_statement(found.text), bare_gold, policy, voters, start)
 
 
 def _unwrapped(text: str, policy: MathPolicy) -> str:
@@ -121,12 +124,19 @@ def _unwrapped(text: str, policy: MathPolicy) -> str:
     wrapped = _WRAPPED.search(text) is not None
     if wrapped:
         found = extract(text, policy)
-        return _LEADING.sub("", found.text, count=1) if found is not None else ""
+        return _without_statement(found.text) if found is not None else ""
     if _PROSE.search(text):
         found = extract(text, policy)
         if found is not None and found.where in ("phrase", "line"):
             return found.text
-    if (statement := _STATEMENT.match(text)) is not None:
+    return _without_statement(text)
+
+
+def _without_statement(text: str) -> str:
+    """The value of a text that states one and nothing else; the text itself where it is anything else."""
+    text = _LEADING.sub("", text, count=1)
+    statement = _STATEMENT.match(text)
+    if statement is not None and len(text) - statement.end() <= 80 and not _MORE.search(text, statement.end()):
         return text[statement.end() :]
     return text if text.isascii() else without_subject(text)
 
