@@ -41,6 +41,10 @@ def edge_output(key: str) -> str:
     return "data" if key.startswith("data") else "model"
 
 
+def _listed(names: list[str]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
+
+
 def _edges(stage: StageSettings) -> Iterator[tuple[str, str]]:
     for name in stage.edge_fields:
         first, *rest = name.split(".")
@@ -95,6 +99,6 @@ def check_edges(recipe: Recipe, origins: Origins | None = None, filename: str = 
             if not key.startswith("after") and kind not in makers:
                 raise ConfigError(
                     f"{place}: stages.{name}.{key} is ${{{upstream}}}, a stage of kind {kind}, which "
-                    f"makes no {wanted}: name a stage of kind {' or '.join(makers)}"
+                    f"makes no {wanted}: name a stage of kind {_listed(makers)}"
                 )
     stage_order(recipe)

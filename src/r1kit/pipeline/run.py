@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,7 +231,6 @@ class _Run:
 
     def _run_stage(self, name: str, recorder: RunRecorder, team: Team) -> None:
         settings, inputs = self.recipe.stages[name], self._inputs(name)
-        model = inputs.get("model")
         runner = load_runners(self.options.runners)[settings.kind]
         previous = self.run.started(name) or {}
         recorder.say(f"{name}: {'goes on' if previous else 'begins'} ({settings.kind})")
@@ -290,7 +289,7 @@ class _Run:
             **({"eval": {k: v for k, v in measured.items() if k != "examples"}} if measured else {}),
             "metrics": plain(outcome.metrics),
         }
-        self._note_lineage(name, model, outcome.model)
+        self._note_lineage(name, inputs, outcome.model)
         self.run.finish(name, record)
         recorder.say(f"{name}: done in {duration(record['seconds'])}")
 
@@ -316,12 +315,18 @@ class _Run:
             paths[key] = path
         return paths
 
-    def _note_lineage(self, name: str, model_in: Path | None, model_out: Path | None) -> None:
+    def _note_lineage(self, name: str, inputs: Mapping[str, Path], model_out: Path | None) -> None:
+        others = {
+            key: _describe_model(path, self.run.root)
+            for key, path in inputs.items()
+            if key != "model" and edge_output(key) == "model"
+        }
         self.lineage["stages"][name] = {
             "fingerprint": self.fingerprints[name],
             "code": self.lineage["history"][-1]["code"],
             "finished": _now(),
-            "input": _describe_model(model_in, self.run.root),
+            "input": _describe_model(inputs.get("model"), self.run.root),
+            **({"inputs": others} if others else {}),
             "output": _describe_model(model_out, self.run.root),
         }
         write_json(self.run.lineage, self.lineage)
