@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 from r1kit.config.errors import UserError
 from r1kit.models import merging
 from r1kit.models.checkpoint import CheckpointError, read_hf_state
-from r1kit.models.merging import Recipe, describe, merge_checkpoints, merge_tensors
+from r1kit.models.merge_methods import Recipe, describe, merge_tensors
+from r1kit.models.merging import merge_checkpoints
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 
 from .families import random_model, saved

@@ -275,7 +275,7 @@ def test_balanced_lengths() -> None:
     even = balanced(JudgedData(train=pairs(40, seed=2)), settings(length_ratio=2.0), seed=1)
     assert even.train
     assert all(max(map(len_of, j.unit)) <= 2 * min(map(len_of, j.unit)) for j in even.train)
-    with pytest.raises(ValueError, match="no pair is left"):
+    with pytest.raises(UserError, match="no pair is left"):
         balanced(JudgedData(train=[j for j in pairs(40, seed=2) if lopsided(j)]), settings(length_ratio=1.01), seed=1)
 
 

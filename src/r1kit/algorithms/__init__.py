@@ -4,8 +4,9 @@
 outcomes), `policy_loss` (how far to move), `kl` (how far from the reference), `value_loss` (the critic), `aggregation`
 (how tokens add up to one loss), `mismatch` (engine against trainer), `dynamic_sampling` (which groups are worth
 training on), `pass_rates` (which problems), `group_filters` (which responses of a group), `entropy` (log-probs and
-entropy without the whole array of logits), `entropy_control` (what is done about entropy). Nothing here knows of
-models, engines, processes or files.
+entropy without the whole array of logits), `entropy_control` (what is done about entropy), `preference_loss` (pairs and
+judged responses), `reward_model_loss` (pairs, labels, steps). Nothing here knows of models, engines, processes or
+files.
 """
 
 from r1kit.algorithms.advantages import group_advantages

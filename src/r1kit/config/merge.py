@@ -43,7 +43,7 @@ class MergeEvalSettings(EvalSettings):
 
 
 class MergeSettings(StageSettings):
-    """Merge checkpoints; models/merging.py has the methods."""
+    """Merge checkpoints; models/merge_methods.py has the methods."""
 
     edge_fields: ClassVar[tuple[str, ...]] = ("models", "base")
     produces_model: ClassVar[bool] = True

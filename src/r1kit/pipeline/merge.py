@@ -16,7 +16,7 @@ from r1kit.pipeline.files import plain, write_json
 from r1kit.pipeline.measure import open_engine
 
 if TYPE_CHECKING:
-    from r1kit.models.merging import Recipe
+    from r1kit.models.merge_methods import Recipe
     from r1kit.pipeline.kinds import StageContext
     from r1kit.training.recorder import StageOutcome
 
@@ -25,7 +25,8 @@ MEASURED = "measured.json"
 
 def run_merge(context: StageContext) -> StageOutcome:
     """Merge `context.settings.models`, of a grid the best."""
-    from r1kit.models.merging import Recipe, merge_checkpoints
+    from r1kit.models.merge_methods import Recipe
+    from r1kit.models.merging import merge_checkpoints
     from r1kit.training.checkpoints import latest_checkpoint, save_checkpoint
     from r1kit.training.recorder import StageOutcome
 
@@ -77,7 +78,8 @@ class _Grid:
 
     def measure(self, index: int, recipe: Recipe) -> dict[str, Any]:
         """The evaluation of one candidate."""
-        from r1kit.models.merging import describe, merge_checkpoints
+        from r1kit.models.merge_methods import describe
+        from r1kit.models.merging import merge_checkpoints
 
         folder = self.context.checkpoints / f".candidate-{index}"
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from r1kit.algorithms.implicit_prm import implicit_prm_loss, token_rewards
 from r1kit.algorithms.reward_model_loss import monte_carlo_labels, pairwise_loss, pointwise_loss, prm800k_labels
+from r1kit.config.errors import UserError
 from r1kit.evaluation.calibration import Calibration, calibration, pair_calibration
 from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.heads import ValueModel, load_value_model
@@ -108,7 +109,8 @@ class RewardModelRun:
         self.report: dict[str, Any] = self.session.state.get("report", {})
         recorder.truncate(stage, self.session.last_recorded)
         if not self.session.resumed:
-            for line in [*data.notes, *balance_notes(data)]:
+            report = [] if data.held_out else ["no prompt is held out: there will be no report of accuracy"]
+            for line in [*data.notes, *balance_notes(data), *report]:
                 recorder.note(stage, line)
 
     def _fresh(self, path: Path, dtype: str) -> Any:
@@ -304,7 +306,7 @@ def balanced(data: JudgedData, settings: Any, seed: int) -> JudgedData:
         data.counts["unbalanced"] = len(surplus)
         kept = [j for i, j in enumerate(kept) if i not in surplus]
     if not kept:
-        raise ValueError("no pair is left once lengths are balanced: raise length_ratio or set balance_lengths: false")
+        raise UserError("no pair is left once lengths are balanced: raise length_ratio or set balance_lengths: false")
     data.train = kept
     return data
 
