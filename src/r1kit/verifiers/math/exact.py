@@ -8,7 +8,14 @@ from typing import Literal
 
 from r1kit.verifiers.math.answers import Answer, Listing, Relation, Value, Words
 from r1kit.verifiers.math.comparison import same
-from r1kit.verifiers.math.limits import MathError, NotMathError, OverLimitError, UndefinedError, UnsupportedError
+from r1kit.verifiers.math.limits import (
+    MAX_CHARS,
+    MathError,
+    NotMathError,
+    OverLimitError,
+    UndefinedError,
+    UnsupportedError,
+)
 from r1kit.verifiers.math.notation import lone_thousands
 from r1kit.verifiers.math.policy import DEFAULT_POLICY, MathPolicy
 from r1kit.verifiers.math.reading import read
@@ -92,7 +99,7 @@ def _unread(prediction: str, gold: str) -> Decision:
 
 
 def _against(prediction: str, gold: str, wanted: Answer, policy: MathPolicy) -> Decision:
-    if "..." in prediction or "dots" in prediction or "…" in prediction:
+    if len(prediction) <= MAX_CHARS and ("..." in prediction or "dots" in prediction or "…" in prediction):
         prediction = _CYCLE.sub(r"\1.\2\\overline{\3}", prediction)
     plain = _LIMIT.sub(" ", prediction) if "\\lim" in prediction else prediction
     if any(mark.search(plain) and not mark.search(gold) for mark in (_OPEN_ENDED, _DROPPED)):

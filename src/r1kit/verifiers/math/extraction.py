@@ -21,8 +21,8 @@ MAX_BOXES = 64
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)(?![A-Za-z])\s*")
 _BARE_BOX = re.compile(r"-?\d[\d.,/]*|[A-Za-z](?![A-Za-z])")
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(.+?)[ \t]*$", re.MULTILINE)
-_LINE = re.compile(r"^[\s>*_#-]*(?:final\s+)?answer[\s*_]*[:：][\s*_]*(.+?)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
-_HEADING = re.compile(r"^[\s>*_#-]*(?:final\s+answer|最终答案)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
+_LINE = re.compile(r"^[ \t>*_#-]*(?:final\s+)?answer[\s*_]*[:：][\s*_]*(.+?)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
+_HEADING = re.compile(r"^[ \t>*_#-]*(?:final\s+answer|最终答案)[ \t*_]*$", re.IGNORECASE | re.MULTILINE)
 _PHRASES = (
     re.compile(
         r"(?<!wrong )(?<!incorrect )(?:answers?|solution|result)\s*(?:is|are|:|=|：)+\s*(?:that\s+)?[:：]?\s*",
@@ -104,6 +104,7 @@ def extract(response: str, policy: MathPolicy, *, opened: bool = False) -> Extra
     if found is not None:
         return _unphrased(found, policy)
     if wanted == "any" and not policy.strict:
+        text = text[-_TAIL:]
         for heading in list(_HEADING.finditer(text))[-1:]:
             text = text[heading.end() :] if text[heading.end() :].strip() else text
         found = _phrase(text, policy) or _formula(text, policy) or _number(text)

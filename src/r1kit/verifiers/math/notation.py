@@ -135,6 +135,8 @@ _SPACE_THOUSANDS = re.compile(r"(?<![\d,.])\d{1,3}(?: \d{3})+(?![\d/])")
 _DECIMAL_COMMA = re.compile(r"(?<![\d,])(\d+),(\d+)(?![\d,])")
 # C_5^2 is a number of combinations, A_5^2 (or P) of arrangements, in Chinese schools and others.
 _CHOSEN = re.compile(r"\x02?(?<![A-Za-z\\])([CAP])\x02?\s*_\s*\{?\s*(\d{1,4})\s*\}?\s*\^\s*\{?\s*(\d{1,4})\s*\}?")
+# 5 m/s behind a space has units; 5m/s is a quotient of variables.
+_RATE = re.compile(r"(?<=\d)\s+(m|g)\s*/\s*(s|h|cm|L)(?![A-Za-z])")
 _TEMPERATURE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)\s*(\x02?[CF]\x02?)(?![A-Za-z])")
 _TIMES_TEN = re.compile(r"(?<=\d)\s*[xX]\s*10\s*(?=\^)")
 _EMPHASIS = re.compile(r"\*\*(?=\S)(.+?)(?<=\S)\*\*(?![\w(])|^__(.+)__$")
@@ -150,6 +152,8 @@ def tidy(text: str, reading: Reading) -> str:
         text = _plain_latex(text, reading.thousands)
     elif "$" in text or "`" in text:
         text = _MATH_MARKS.sub(" ", text)
+    if "/" in text:
+        text = _RATE.sub(" \x02\\1\x02/\x02\\2\x02", text)
     if "d" in text and ("/" in text or "\\frac" in text):
         text = _DERIVATIVE.sub(_prime, text)
     if "^" in text:

@@ -73,8 +73,8 @@ _NO_UNIT = frozenset(
         "either both neither maybe perhaps possibly possible i think guess unless infinity undefined none off "
         "remainder then thus so because however wait wrong incorrect false true right correct fails error "
         "impossible factorial factorials half third doubled tripled halved inverse inverted reciprocal negative "
-        "negated opposite imaginary choose power powers raised exponent root radical base binary octal hexadecimal "
-        "hex point lakh crore fold transposed transpose permille ppm basis repeating recurring except excluding "
+        "negated opposite imaginary choose raised exponent radical base binary octal hexadecimal "
+        "hex lakh crore fold transposed transpose permille ppm basis repeating recurring except excluding "
         "excluded twice thrice unsure uncertain one two three four five six seven eight nine ten eleven twelve twenty "
         "thirty forty fifty sixty seventy eighty ninety zero"
     ).split()
@@ -119,8 +119,6 @@ def _begins_unit(tokens: list[Token], index: int, end: int) -> bool:
         return True
     if kind == "w":
         return value in _CANONICAL or value in _POWERS or len(value) > 3 or not value.isascii()
-    if value in "mg" and kind == "v" and tokens[index - 1][0] == "n":  # m/s, g/cm^3
-        return [v for _, v in tokens[index + 1 : index + 3]] in (["/", "s"], ["/", "h"], ["/", "cm"], ["/", "L"])
     if value == "°":
         following = tokens[index + 1] if index + 1 < end else ("", "")
         return following[1] in ("C", "F")
