@@ -9,10 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from r1kit.models.marked import MarkedSequence
+from r1kit.config.preference import PreferenceSettings
+from r1kit.models.marked import MarkedSequence, summed_logprobs
 from r1kit.training.judged_data import Judged, prompt_of
+from r1kit.training.parallel import World
+from r1kit.training.preference import PreferenceStep
+from r1kit.training.reference import Reference
+from r1kit.training.unit_steps import optimise
+from r1kit.training.units import backward, read_all
 
-from .helpers import VOCABULARY
+from .helpers import VOCABULARY, session, tiny_model
 
 
 def sequence(generator: np.random.Generator, prompt: Sequence[int], longest: int = 14) -> MarkedSequence:
@@ -55,3 +61,23 @@ def pair_rows(count: int) -> list[dict[str, Any]]:
 def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def preference_step(world: World) -> dict[str, np.ndarray]:
+    """Gradient, weights and metrics of one KTO step, its reference point and log-probs read over the ranks."""
+    chosen = PreferenceSettings.model_validate(
+        {"model": "m", "data": [{"path": "d"}], "method": "kto", "max_tokens": 40, "token_budget": 40, "grad_clip": 0.0}
+    )
+    judged, state = singles(7), session(world)
+    sequences = [j.unit[0] for j in judged]
+    read = read_all(tiny_model(seed=9), sequences, summed_logprobs, 40, world)
+    reference = Reference(None, sequences, np.concatenate(read), 40)
+    step = PreferenceStep(chosen, judged, list(range(7)), reference, 0.3)
+    units = [j.unit for j in judged]
+    metrics = optimise(state, chosen, 1.0, lambda: backward(state.model, units, summed_logprobs, step.loss, 40, world))
+    means = step.means(metrics)
+    return {
+        "grad": state.flat.grad.numpy(),
+        "weights": state.flat.master.numpy(),
+        "metrics": np.array([means[name] for name in sorted(means)]),
+    }

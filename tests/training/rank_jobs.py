@@ -23,6 +23,7 @@ from r1kit.training import rl
 from r1kit.training.parallel import PeerError, World
 
 from .helpers import UPDATE_CASES, muon_steps, token_stepped, updated
+from .judged import preference_step
 from .preset_updates import Cut, preset_gradients
 from .stage import ListRecorder, even_tokens, open_stage, write_base
 
@@ -116,8 +117,14 @@ def rl_stage(world: World) -> Arrays:
     return {"weights": run.session.flat.master.numpy(), "rows": np.array(json.dumps(recorder.rows))}
 
 
+def preference(world: World) -> Arrays:
+    """One preference step."""
+    return preference_step(world)
+
+
 JOBS: dict[str, Callable[[World], Arrays]] = {
-    job.__name__: job for job in (collectives, peer_dies, peer_hangs, muon, supervised, update, presets, rl_stage)
+    job.__name__: job
+    for job in (collectives, peer_dies, peer_hangs, muon, supervised, preference, update, presets, rl_stage)
 }
 
 

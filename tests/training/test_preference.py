@@ -35,7 +35,8 @@ from r1kit.training.unit_steps import UnitOrder
 from r1kit.training.units import backward
 
 from .helpers import tiny_model
-from .judged import pair_rows, pairs, singles, write_rows
+from .judged import pair_rows, pairs, preference_step, singles, write_rows
+from .ranks import Results
 from .stage import TASK, ListRecorder
 from .test_units import gradient, plain_logprob
 
@@ -82,6 +83,16 @@ def test_every_way_to_cut_up_a_step_gives_the_plain_gradient(name: str) -> None:
         assert (gradient(model) - want).norm() <= 1e-5 * want.norm()
         means = step.means({k: v for k, v in got.items() if k != "loss"})
         assert means == pytest.approx(metrics, rel=1e-4, abs=1e-5)
+
+
+def test_two_ranks_take_the_step_of_one(two_ranks: Results) -> None:
+    alone = preference_step(World.single())
+    assert np.abs(alone["grad"]).max() > 0
+    for rank in two_ranks["preference"]:
+        for name, value in alone.items():
+            np.testing.assert_allclose(rank[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+    for name, value in two_ranks["preference"][0].items():
+        assert np.array_equal(value, two_ranks["preference"][1][name]), name
 
 
 def test_metrics_by_hand() -> None:
