@@ -15,6 +15,8 @@ import pytest
 from .helpers import PROBLEM, reward_of, rollout
 
 FUNCTIONS = """\
+import numpy as np
+
 def brief(problem, rollout):
     return 1 / rollout.response_length
 
@@ -39,6 +41,12 @@ def infinite(problem, rollout):
 
 def short(problem, rollouts):
     return [1.0]
+
+def huge(problem, rollout):
+    return 10**400
+
+def scalar(problem, rollouts):
+    return np.array(1.0)
 """
 
 
@@ -72,7 +80,7 @@ def test_an_exception_costs_the_group_its_reward_and_is_shown_once(
     assert found == [{}, {}]
     assert failures == {"mine": 5}
     assert len(caplog.records) == 1
-    assert f'File "{file}", line 12, in broken' in caplog.text
+    assert f'File "{file}", line 14, in broken' in caplog.text
     assert "KeyError: 'nothing here'" in caplog.text
     # The user's traceback, not ours.
     assert "r1kit/" not in caplog.records[0].getMessage()
@@ -85,6 +93,8 @@ def test_an_exception_costs_the_group_its_reward_and_is_shown_once(
         ("forgot", False, "returned None: return a finite number"),
         ("infinite", False, "returned inf: return a finite number"),
         ("short", True, "returned [1.0]: return a list of 2 finite numbers, one for each rollout"),
+        ("huge", False, "return a finite number"),
+        ("scalar", True, "return a list of 2 finite numbers"),
         ("brief", True, "raised AttributeError"),
     ],
 )

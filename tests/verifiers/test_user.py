@@ -49,6 +49,16 @@ def big(problem, response):
 def nothing(problem, response):
     pass
 
+def huge(problem, response):
+    return 10**5000
+
+class Mute:
+    def __repr__(self):
+        raise ValueError("no words")
+
+def mute(problem, response):
+    return Mute()
+
 CONSTANT = 3
 """
 
@@ -78,6 +88,8 @@ def test_what_a_function_returns_becomes_a_verdict(file: Path) -> None:
         ("leaves", "raised SystemExit"),
         ("big", "returned 2: return True or False, a number from 0 to 1, or an r1kit.records.Verdict"),
         ("nothing", "returned None: return True or False"),
+        ("huge", "returned something of type int: return True or False"),
+        ("mute", "returned something of type Mute: return True or False"),
     ],
 )
 def test_failures_are_errors_told_once_and_counted(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from r1kit.records import Problem, Rollout
-from r1kit.verifiers.user import UserFunction, UserFunctionError
+from r1kit.verifiers.user import UserFunction, UserFunctionError, finite, shown
 
 
 class UserReward:
@@ -23,16 +21,18 @@ class UserReward:
         if not self.group:
             return [self._number(self.function(problem, rollout)) for rollout in rollouts]
         found = self.function(problem, rollouts)
-        if not isinstance(found, Sequence | np.ndarray) or isinstance(found, str) or len(found) != len(rollouts):
+        listed = found.ndim == 1 if isinstance(found, np.ndarray) else isinstance(found, Sequence)
+        if not listed or isinstance(found, str) or len(found) != len(rollouts):
             raise self.function.failure(
-                f"returned {found!r:.200}: return a list of {len(rollouts)} finite numbers, one for each rollout"
+                f"returned {shown(found)}: return a list of {len(rollouts)} finite numbers, one for each rollout"
             )
         return [self._number(value) for value in found]
 
     def _number(self, value: Any) -> float:
-        if isinstance(value, bool | np.bool_ | Real) and math.isfinite(value):
-            return float(value)
-        raise self.function.failure(f"returned {value!r:.200}: return a finite number, or True or False")
+        number = finite(value)
+        if number is None:
+            raise self.function.failure(f"returned {shown(value)}: return a finite number, or True or False")
+        return number
 
 
 __all__ = ["UserFunctionError", "UserReward"]

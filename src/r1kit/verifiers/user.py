@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import importlib.util
 import logging
+import math
 import sys
 import threading
 import time
@@ -148,11 +149,29 @@ class UserVerifier:
     def _verdict(self, found: Any) -> Verdict | float:
         if isinstance(found, Verdict):
             return found
-        if isinstance(found, bool | np.bool_ | Real) and 0.0 <= float(found) <= 1.0:
-            return float(found)
+        number = finite(found)
+        if number is not None and 0.0 <= number <= 1.0:
+            return number
         raise self.function.failure(
-            f"returned {found!r:.200}: return True or False, a number from 0 to 1, or an r1kit.records.Verdict"
+            f"returned {shown(found)}: return True or False, a number from 0 to 1, or an r1kit.records.Verdict"
         )
+
+
+def finite(value: Any) -> float | None:
+    """A number of the user's as a finite float, else None: no number, nan, or an integer that no float can hold."""
+    try:
+        number = float(value) if isinstance(value, bool | np.bool_ | Real) else math.nan
+    except Exception:  # OverflowError, or whatever a class of the user's raises
+        return None
+    return number if math.isfinite(number) else None
+
+
+def shown(value: Any) -> str:
+    """What was returned, for a message; the type alone where it has no repr, such as an integer of 5,000 digits."""
+    try:
+        return f"{value!r:.200}"
+    except Exception:
+        return f"something of type {type(value).__name__}"
 
 
 def _traceback(error: BaseException) -> str:
