@@ -175,6 +175,29 @@ def test_test_suites_have_to_accept_their_reference(tmp_path: Path) -> None:
     assert found[1][2] == "the problem has no tests"
 
 
+def test_the_reference_beside_tests_of_ones_own_has_to_pass_too(tmp_path: Path) -> None:
+    try:
+        shared_sandbox()
+    except SandboxError as error:
+        pytest.skip(f"no sandbox here: {error}")
+    tests = {"programs": [{"stdin": "1 2", "expected": "3"}]}
+    right = "print(sum(map(int, input().split())))"
+    rows = [
+        {"question": "Add.", "tests of it": tests, "solution": right},
+        {"question": "Sum.", "tests of it": json.dumps(tests), "solution": "print(4)"},
+        {"question": "Sum up.", "tests of it": tests},
+    ]
+    found = wrong(lines(tmp_path / "mine.jsonl", rows), "--kind", "code", "--answer-column", "tests of it")
+    assert [(n, name) for n, name, _ in found] == [(2, "reference")]
+    # The records that a run keeps of such problems hold it as a response would state it.
+    record = {"id": "a", "prompt": [{"role": "text", "content": "Add."}], "task": "code", "payload": {"gold": tests}}
+    records = [
+        {**record, "metadata": {"witness": f"```python\n{right}\n```"}},
+        {**record, "id": "b", "prompt": [{"role": "text", "content": "Sum."}], "metadata": {"witness": "```\n0\n```"}},
+    ]
+    assert [(n, name) for n, name, _ in wrong(lines(tmp_path / "records.jsonl", records))] == [(2, "reference")]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "options", "part"),
     [
@@ -182,6 +205,7 @@ def test_test_suites_have_to_accept_their_reference(tmp_path: Path) -> None:
         ("a.jsonl", '{"problem": "1+1", "value": 2}', (), "name it with --answer-column"),
         ("a.jsonl", '{"problem": "1+1", "value": 2}', ("--answer-column", "valu"), 'did you mean "value"?'),
         ("a.jsonl", '{"problem": "1+1", "answer": 2}', ("--kind", "maths"), 'did you mean "math"?'),
+        ("a.jsonl", '{"problem": "1+1", "answer": 2}', ("--kind", "code"), "which column holds the tests?"),
         ("a.jsonl", "", (), "the file is empty"),
         ("a.jsonl", "nothing", (), "no row can be read"),
         ("a.txt", "1", (), "expected a name that ends in .jsonl"),

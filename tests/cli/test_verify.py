@@ -96,6 +96,7 @@ def test_labelled_pairs_with_their_policies_come_out_as_labelled(tmp_path: Path)
         ("exact", "Paris", "<answer>Paris</answer>", "<answer>London</answer>"),
         ("exact", "Paris", "The capital it is.\nAnswer: Paris", "Paris is not it.\nAnswer: London"),
         ("countdown", MAKE_13, "<answer>(3*6)-5</answer>", "<answer>18-5</answer>"),
+        ("countdown", {"nums": [3, 5, 6], "target": 13}, "(3*6)-5", "18-5"),
         ("regex", "\\d{4}-\\d{2}", "2024-05", "May 2024"),
         ("integer", 12, "<answer>12</answer>", "<answer>21</answer>"),
     ],

@@ -279,7 +279,7 @@ def _countdown(item: Item) -> tuple[Verdict, str]:
 def _code(item: Item, references: bool) -> tuple[str, Verdict, str]:
     """By the reference solutions; without one only that the tests can be read."""
     from r1kit.sandbox import shared_sandbox
-    from r1kit.verifiers.code import CodeProblem, judge_code
+    from r1kit.verifiers.code import CodeProblem, extract_code, judge_code
 
     problem = item.gold if isinstance(item.gold, CodeProblem) else CodeProblem.from_json(item.gold)
     if not problem.has_tests:
@@ -290,6 +290,8 @@ def _code(item: Item, references: bool) -> tuple[str, Verdict, str]:
         return "gold", Verdict.scored(1, "correct", voter=f"tests read, {unused}"), ""
     verdict = Verdict("skip", None, "no_tests")
     for source in sources[:REFERENCES]:
+        if source.startswith("```"):  # as a problem record of ours keeps it
+            source = extract_code(source, problem.language) or source
         verdict = judge_code(source, problem, shared_sandbox())
         if verdict.correct or verdict.outcome != "score":
             break

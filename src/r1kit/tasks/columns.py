@@ -46,6 +46,8 @@ SIGNS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("choice", "", ("a", "b", "c")),
 )
 REFERENCE = {"humaneval": "canonical_solution", "leetcode": "completion", "mbpp": "code", "taco": "solutions"}
+# Beside tests of one's own.
+SOLUTIONS = ("solution", "solutions", "reference", "reference_solution", "canonical_solution")
 # Kinds of our own generated tasks, with the policy that is their rule: text after the answer block is format's matter.
 RECORDS: Mapping[str, tuple[str, Mapping[str, Any]]] = {
     "countdown": ("countdown", {"strict": False}),
@@ -96,6 +98,7 @@ class Columns:
         parts = [f"kind {self.kind}"] + ([f"format {self.form}"] if self.form else [])
         parts += [f"problem from {' + '.join(self.problem)}"] if self.problem else []
         parts += [f"answer from {self.answer}"] if self.answer else []
+        parts += [f"reference from {self.reference}"] if self.reference else []
         return ", ".join(parts + ([f"options from {' '.join(self.options)}"] if self.options else []))
 
 
@@ -122,14 +125,17 @@ def find_columns(
     if kind == "code" and answer:
         sign = None  # tests of one's own, whatever their column is called
     found, form = sign or (kind or "math", "")
-    needs_sign = found in ("countdown", "knights_knaves", "instructions") or (found == "code" and not answer)
-    if found == "record" or (needs_sign and not sign):
+    if found == "code" and not sign and not answer:
+        known = f"its columns are {', '.join(present.values()) or 'none'}"
+        raise UserError(f"{source}: which column holds the tests? {known}; name it with {naming.format('answer')}")
+    if found == "record" or (found in ("countdown", "knights_knaves", "instructions") and not sign):
         return Columns(found)
     listed = next(((present[n],) for n in OPTIONS if n in present), ())
     letters = tuple(present[c] for c in "abcdefghij" if c in present)
     asked = tuple(problem) or _asked(present)
-    if found == "code" and not form and answer:
-        return Columns(found, "", asked, answer)
+    if found == "code" and form not in REFERENCE:
+        solution = next((present[n] for n in SOLUTIONS if n in present and present[n] != answer), "")
+        return Columns(found, form, asked, answer or "", reference=solution)
     if found not in ("math", "choice", "exact", "regex", "integer"):
         return Columns(found, form, asked)
     names = CHOSEN if found == "choice" else ANSWER

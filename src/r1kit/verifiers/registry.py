@@ -177,9 +177,9 @@ def _countdown(gold: Any, policy: Policy) -> Judge:
 
 
 def countdown_gold(gold: Any) -> tuple[list[int], int]:
-    """Numbers and target of `{"numbers": [3, 5, 6], "target": 13}`."""
+    """Numbers and target of `{"numbers": [3, 5, 6], "target": 13}`; "nums", as in the published rows, is the same."""
     row = gold if isinstance(gold, Mapping) else {}
-    numbers, target = row.get("numbers"), row.get("target")
+    numbers, target = row.get("numbers", row.get("nums")), row.get("target")
     if not isinstance(numbers, list) or not numbers or any(type(n) is not int for n in (*numbers, target)):
         raise KindError(f'gold is {_shown(gold)}: expected {{"numbers": [3, 5, 6], "target": 13}} of whole numbers')
     return numbers, target  # type: ignore[return-value]
