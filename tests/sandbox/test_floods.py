@@ -102,8 +102,9 @@ def test_a_storm_of_short_children_is_counted(isolated: CellPool, storm: str) ->
     if storm == "orphans":
         assert result.status == "cpu_limit", result
     else:
-        # Children that nobody waits for stay as dead entries, up to the number allowed; brothers are refused.
-        assert result.status == "failed", result
+        # Children that nobody waits for stay as dead entries, up to the number allowed; brothers are refused. On a busy
+        # machine the limit on time comes first.
+        assert result.status in ("failed", "cpu_limit"), result
     assert len(result.reply) <= 40, result
 
 

@@ -6,6 +6,7 @@ Not exercised: which tier a machine holds (test_pool.py), what a tier keeps out 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,9 +76,20 @@ def test_a_library_that_is_not_there_is_named() -> None:
         open_sandbox(libraries=("no_such_library",))
 
 
-def test_a_library_that_cannot_be_imported_inside_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tmp_path.chmod(0o755)
-    (tmp_path / "broken_one.py").write_text("import no_such_module_r1")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(SandboxError, match="library broken_one cannot be imported"):
-        open_sandbox(tier="rlimits", allow_unsafe=True, libraries=("broken_one",), workers=1)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root starts its programs as somebody else")
+def test_a_library_in_a_private_directory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    (private / "hidden_one.py").write_text("x = 1")
+    monkeypatch.syspath_prepend(str(private))
+    with pytest.raises(SandboxError, match=r"library at .*hidden_one.py: root starts programs as user nobody.*chmod"):
+        open_sandbox(tier="rlimits", allow_unsafe=True, libraries=("hidden_one",), workers=1)
+
+
+def test_a_library_that_cannot_be_imported_inside_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own is closed to others
+        Path(folder).chmod(0o755)
+        (Path(folder) / "broken_one.py").write_text("import no_such_module_r1")
+        monkeypatch.syspath_prepend(folder)
+        with pytest.raises(SandboxError, match="library broken_one cannot be imported"):
+            open_sandbox(tier="rlimits", allow_unsafe=True, libraries=("broken_one",), workers=1)

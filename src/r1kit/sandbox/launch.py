@@ -121,7 +121,24 @@ def find_libraries(names: Sequence[str]) -> Libraries:
         top = Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
         beside = top.parent / f"{name}.libs"  # where wheels keep the shared objects they bring along
         paths += [str(top), *([str(beside)] if beside.is_dir() else [])]
+    _check_readable(paths)
     return Libraries(tuple(names), tuple(paths))
+
+
+def _check_readable(paths: Sequence[str]) -> None:
+    """Refuse libraries that lie where the cells' user may not look, such as an environment in a private directory."""
+    if dropped_user() is None or not paths:
+        return
+    check = "import os, sys; print(*[p for p in sys.argv[1:] if not os.access(p, os.R_OK)][:1])"
+    command = [find_python(), "-I", "-S", "-c", check, *paths]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd="/", env={}, timeout=60, check=False, **user_options()
+    )
+    if hidden := done.stdout.strip():
+        raise SandboxError(
+            f"library at {hidden}: root starts programs as user nobody, who may not read it; let others read the "
+            "directories on the way (chmod o+rx), or install it elsewhere"
+        )
 
 
 def _system() -> tuple[list[str], dict[str, str]]:
