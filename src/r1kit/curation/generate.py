@@ -1,9 +1,9 @@
-"""Rejection sampling: a model answers training problems, the task's verifier judges, right answers become traces.
+"""Rejection sampling: a model answers training problems, the task's verifier judges, right answers become traces, or
+pairs of answers of which one is preferred.
 
-Every answer that is not kept is counted by the first reason that holds (REASONS): nothing is left out in silence, and
-an answer that could not be judged is never taken for a wrong one. Waves of problems are saved as they are done, so a
-stage that was stopped goes on behind the last; randomness is keyed by problem and sample, so neither that nor the
-number of processes changes what is sampled.
+Every answer that is not kept is counted by its reason (curation/selection.py): nothing is left out in silence. Waves of
+problems are saved as they are done, so a stage that was stopped goes on behind the last; randomness is keyed by problem
+and sample, so neither that nor the number of processes changes what is sampled.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r1kit.curation.selection import REASONS, select, select_pairs
 from r1kit.engines.local import LocalEngine
 from r1kit.models.checkpoint import weights_checksum
 from r1kit.models.loading import load_model, load_tokenizer
-from r1kit.records import Group, Message, Problem, Rollout, Trace
+from r1kit.records import Group, Message, PreferencePair, Problem, Rollout, Trace
 from r1kit.tasks import Task
 from r1kit.tasks.conversations import assistant
 from r1kit.tasks.traces import write_jsonl
@@ -27,15 +28,9 @@ from r1kit.training.parallel import World
 from r1kit.training.recorder import Interrupted, Recorder, StageOutcome
 from r1kit.training.sampling import GroupSampler, derived_seed
 
-REASONS = {
-    "not_judged": "the engine or the verifier failed on it, or the problem cannot be judged",
-    "unfit": "no conversation can hold it: it is empty, or its thought never ends",
-    "unfinished": "it ran into the cap",
-    "rejected": "a required verdict is below full marks",
-    "duplicate": "the same text as another answer to its problem",
-    "surplus": "per_problem answers to its problem were kept already",
-}
-TRACES, COUNTS = "traces", "counts"
+TRACES, PAIRS, COUNTS = "traces", "pairs", "counts"
+WHY = {"verdict": "right against wrong", "length": "short against long, both right"}
+Record = Trace | PreferencePair
 
 
 def generate(
@@ -50,7 +45,10 @@ def generate(
     directory: Path,
     dtype: str,
 ) -> StageOutcome:
-    """Traces of right answers under `directory`/traces, one file a wave; the outcome's `data` is that directory."""
+    """Traces of right answers under `directory`/traces, or pairs under `directory`/pairs, one file a wave.
+
+    The outcome's `data` is that directory.
+    """
     tokenizer = load_tokenizer(model_path)
     model = load_model(model_path, dtype=dtype)
     engine = LocalEngine(
@@ -93,57 +91,55 @@ def generate(
         recorder.note(stage, line)
     return StageOutcome(
         model=None,
-        data=directory / TRACES,
+        data=directory / (PAIRS if settings.pairs else TRACES),
         tokens={"sampled": totals["tokens_sampled"], "trained": 0, "discarded": totals["tokens_discarded"]},
         metrics={name: float(value) for name, value in totals.items()},
     )
 
 
-def select(group: Group, settings: Any) -> tuple[list[Rollout], Counter[str]]:
-    """The answers of one problem that are kept, in the order of sampling, and how many were not, by reason."""
-    counts: Counter[str] = Counter()
-    fitting: list[Rollout] = []
-    seen: set[str] = set()
-    for rollout in group:
-        reason = _reason(rollout, settings.require) or ("duplicate" if rollout.text in seen else "")
-        if reason:
-            counts[reason] += 1
-            continue
-        seen.add(rollout.text)
-        fitting.append(rollout)
-    order = {"first": 0, "shortest": 1, "longest": -1}[settings.prefer]
-    ranked = sorted(fitting, key=lambda r: (order * r.response_length, r.sample))
-    kept = ranked[: settings.per_problem]
-    counts["surplus"] += len(fitting) - len(kept)
-    return sorted(kept, key=lambda r: r.sample), counts
-
-
-def _reason(rollout: Rollout, require: Sequence[str]) -> str:
-    """Why an answer cannot be kept; "" where it can."""
-    verdicts = [rollout.verdicts.get(name) for name in require]
-    if rollout.finish in ("aborted", "failed") or any(v is None or v.outcome != "score" for v in verdicts):
-        return "not_judged"
-    if rollout.truncated:
-        return "unfinished"
-    return "rejected" if any(v is not None and v.score != 1.0 for v in verdicts) else ""
-
-
 def make_trace(problem: Problem, rollout: Rollout, teacher: Mapping[str, Any]) -> Trace:
     """An answer as a conversation. A base model's text stays as it is; in a chat the thought is set apart."""
-    if problem.prompt[0].role == "text":
-        prompt: tuple[Message, ...] = (Message("text", problem.prompt[0].content + problem.prefill),)
-        response = Message("assistant", rollout.text)
-    else:
-        prompt, response = problem.prompt, assistant(problem.prefill + rollout.text, "", "auto")
-    verdicts = {name: verdict.to_json() | {"seconds": 0.0} for name, verdict in rollout.verdicts.items()}
-    provenance = {**teacher, "sample": rollout.sample, "tokens": rollout.response_length, "verdicts": verdicts}
+    prompt, response = _turns(problem, rollout)
+    provenance = {
+        **teacher,
+        "sample": rollout.sample,
+        "tokens": rollout.response_length,
+        "verdicts": _verdicts(rollout),
+    }
     return Trace(rollout.id, (*prompt, response), problem.id, provenance)
+
+
+def make_pair(
+    problem: Problem, chosen: Rollout, rejected: Rollout, teacher: Mapping[str, Any], why: str
+) -> PreferencePair:
+    """Two answers to one problem, the first preferred."""
+    (prompt, better), (_, worse) = _turns(problem, chosen), _turns(problem, rejected)
+    sides = {"chosen": chosen, "rejected": rejected}
+    provenance = {
+        **teacher,
+        "problem": problem.id,
+        "samples": {side: r.sample for side, r in sides.items()},
+        "tokens": {side: r.response_length for side, r in sides.items()},
+        "verdicts": {side: _verdicts(r) for side, r in sides.items()},
+    }
+    return PreferencePair(f"{chosen.id}-{rejected.sample}", prompt, better, worse, why, provenance)
+
+
+def _turns(problem: Problem, rollout: Rollout) -> tuple[tuple[Message, ...], Message]:
+    if problem.prompt[0].role == "text":
+        return (Message("text", problem.prompt[0].content + problem.prefill),), Message("assistant", rollout.text)
+    return problem.prompt, assistant(problem.prefill + rollout.text, "", "auto")
+
+
+def _verdicts(rollout: Rollout) -> dict[str, Any]:
+    return {name: verdict.to_json() | {"seconds": 0.0} for name, verdict in rollout.verdicts.items()}
 
 
 def describe(counts: Mapping[str, int]) -> list[str]:
     """What became of the answers, in words."""
     share = counts.get("kept", 0) / max(1, counts.get("answers", 0))
-    lines = [f"{counts.get('kept', 0)} of {counts.get('answers', 0)} answers kept ({100 * share:.1f} %)"]
+    pairs = f", in {counts['pairs']} pairs" if "pairs" in counts else ""
+    lines = [f"{counts.get('kept', 0)} of {counts.get('answers', 0)} answers kept ({100 * share:.1f} %){pairs}"]
     lines += [f"{counts[name]} {name}: {why}" for name, why in REASONS.items() if counts.get(name)]
     if counts.get("unsolved"):
         lines.append(f"{counts['unsolved']} of {counts['problems']} problems without a kept answer")
@@ -159,26 +155,27 @@ def _keep_wave(
     teacher: Mapping[str, Any],
     world: World,
 ) -> dict[str, int]:
-    """Write a wave's traces, then its counts, which say that the traces are whole."""
+    """Write a wave's traces or pairs, then its counts, which say that they are whole."""
     counts: Counter[str] = Counter(dict.fromkeys(("problems", "answers", "kept", *REASONS, "unsolved"), 0))
     # Problems whose prompt leaves no room for an answer have no group.
     counts.update(problems=asked, unsolved=asked - len(groups))
-    traces: list[Trace] = []
+    records: list[Record] = []
     for group in (sampled.group for sampled in groups):
-        kept, left = select(group, settings)
-        made = [trace for r in kept if (trace := _trace_or_none(group.problem, r, teacher)) is not None]
+        made, used, left = _records(group, settings, teacher)
+        sampled_tokens = sum(r.response_length for r in group)
         counts.update(left)
         counts.update(
             answers=len(group),
-            kept=len(made),
-            unfit=len(kept) - len(made),
+            kept=len(used),
             unsolved=int(not made),
-            tokens_sampled=sum(r.response_length for r in group),
-            tokens_discarded=sum(r.response_length for r in group) - sum(t.provenance["tokens"] for t in made),
+            tokens_sampled=sampled_tokens,
+            tokens_discarded=sampled_tokens - sum(r.response_length for r in used),
         )
-        traces += made
+        records += made
+    if settings.pairs:
+        counts["pairs"] = len(records)
     if world.is_main:
-        write_jsonl(directory / TRACES / f"wave-{number:06d}.jsonl.zst", traces)
+        write_jsonl(directory / (PAIRS if settings.pairs else TRACES) / f"wave-{number:06d}.jsonl.zst", records)
         path = directory / COUNTS / f"wave-{number:06d}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".new")
@@ -188,12 +185,31 @@ def _keep_wave(
     return dict(counts)
 
 
-def _trace_or_none(problem: Problem, rollout: Rollout, teacher: Mapping[str, Any]) -> Trace | None:
-    """None for an answer that no conversation can hold: an empty one, or a thought that never ends."""
-    try:
-        return make_trace(problem, rollout, teacher)
-    except ValueError:
-        return None
+def _records(
+    group: Group, settings: Any, teacher: Mapping[str, Any]
+) -> tuple[list[Record], list[Rollout], Counter[str]]:
+    """What is made of one problem's answers, those answers, and how many were not kept, by reason.
+
+    No conversation can hold an empty answer or a thought that never ends: it is unfit, and its pair with it.
+    """
+    problem, made, used = group.problem, list[Record](), list[Rollout]()
+    kept: Sequence[Sequence[Rollout]]
+    if settings.pairs:
+        kept, counts = select_pairs(group, settings)
+    else:
+        alone, counts = select(group, settings)
+        kept = [[rollout] for rollout in alone]
+    for answers in kept:
+        try:
+            if settings.pairs:
+                made.append(make_pair(problem, answers[0], answers[1], teacher, WHY[settings.pairs]))
+            else:
+                made.append(make_trace(problem, answers[0], teacher))
+        except ValueError:
+            counts["unfit"] += len(answers)
+        else:
+            used += answers
+    return made, used, counts
 
 
 def _saved_counts(directory: Path, number: int) -> dict[str, int] | None:
