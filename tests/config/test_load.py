@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from r1kit.config import ConfigError, Recipe, dump_recipe, load_recipe, parse_recipe, stage_order
+from r1kit.config import ConfigError, Recipe, dump_recipe, load_recipe, parse_recipe, stage_inputs, stage_order
+from r1kit.config.schema import STAGE_KINDS
 
 RECIPE = """\
 name: small
@@ -104,7 +105,7 @@ def test_override_of_a_list_and_of_a_nested_default() -> None:
         ("stages.rll.steps=1", 'did you mean "rl"?'),
         ("scale=smke", 'did you mean "smoke"?'),
         ("task=countdwn", 'did you mean "countdown"?'),
-        ("rl.kind=rll", "expected one of pretrain, sft, rl, "),
+        ("rl.kind=rll", f"expected one of {', '.join(STAGE_KINDS)}"),
         ("rl.algorithm.advantage=stdd", 'did you mean "std"?'),
         ("rl.steps.more=1", "stages.rl.steps is 6"),
         ("rl.steps", "expected KEY=VALUE"),
@@ -149,6 +150,31 @@ def test_variants_of_the_wrong_shape() -> None:
 )
 def test_edges_are_checked(overrides: list[str], part: str) -> None:
     assert part in refusal(*overrides)
+
+
+JUDGED = RECIPE.replace("steps: 6", "reward: {parts: {helpful: {part: reward_model, source: '${judge}'}}}").replace(
+    "expect:",
+    "  judge: {kind: reward_model, method: pairwise, model: '${base}', data: [{path: pairs.jsonl}]}\nexpect:",
+)
+
+
+def test_a_reward_model_that_pays_comes_before_what_it_pays() -> None:
+    recipe = load(text=JUDGED)
+    assert stage_inputs(recipe.stages["rl"]) == {"model": "base", "reward.parts.helpful.source": "judge"}
+    assert stage_order(recipe) == ["base", "judge", "rl", "final"]
+
+
+@pytest.mark.parametrize(
+    ("source", "part"),
+    [
+        ("${base}", "of kind pretrain, which makes no reward model: name a stage of kind reward_model"),
+        ("${juge}", 'no such stage (did you mean "judge"?)'),
+    ],
+)
+def test_a_source_of_scores_is_a_reward_model(source: str, part: str) -> None:
+    message = refusal(text=JUDGED.replace("source: '${judge}'", f"source: '{source}'"))
+    assert part in message
+    assert message.startswith("small.yaml:11: stages.rl.reward.parts.helpful.source is ${")
 
 
 def test_stages_run_after_their_inputs() -> None:

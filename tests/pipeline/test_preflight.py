@@ -10,9 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.training.helpers import tiny_model
 
 from r1kit.config import ModelSettings, Recipe, UserError, load_recipe, parse_recipe, resolve
+from r1kit.models.heads import ValueModel
 from r1kit.models.loading import write_model
+from r1kit.models.reward_model import RewardModelSpec, write_reward_model
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.pipeline.catalog import copy_recipe, find_recipe, recipe_names
@@ -70,6 +73,35 @@ def test_controls_are_no_mistake(kind: str) -> None:
 def test_every_phase_of_a_reward_is_looked_at() -> None:
     phases = "rl.reward.parts={accuracy: {to_step: 5}, format: {from_step: 6, weight: 0}}"
     assert "earns 0, an empty one 0" in failed(small(phases))[FULL_MARKS]
+
+
+def test_a_reward_model_is_looked_at_before_it_is_trained_and_where_it_lies(tmp_path: Path) -> None:
+    """Whether it scores at all; what it scores is no rule. Its weights are part of the memory plan."""
+    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    stage = f"{{kind: reward_model, method: pairwise, model: '${{base}}', data: [{{path: {tmp_path}/pairs.jsonl}}]}}"
+    part = "rl.reward.parts.helpful={part: reward_model, source: '%s'}"
+
+    def judged(source: str) -> Recipe:
+        text = SMALL + f"  judge: {stage}\n"
+        return resolve(parse_recipe(text, "small.yaml", ["rl.reward.kind=r1_zero", part % source]))
+
+    assert failed(judged("${judge}")) == {}
+    for folder, model in (("scores", ValueModel(tiny_model(vocab_size=90))), ("writes", tiny_model(vocab_size=90))):
+        tokenizer = build_tiny_tokenizer()
+        if isinstance(model, ValueModel):
+            write_reward_model(model, tokenizer, tmp_path / folder, RewardModelSpec("pairwise"))
+        else:
+            write_model(model, tokenizer, tmp_path / folder)
+    place = "rl: reward.parts.helpful.source"
+    found = {check.name: check for check in preflight(judged(f"{tmp_path}/scores"))}[place]
+    assert found.ok
+    assert "a reward model (pairwise)" in found.found
+    assert "gives no scores" in failed(judged(f"{tmp_path}/writes"))[place]
+    assert "no checkpoint directory" in failed(judged("helpful"))[place]
+    plain, with_judge = (
+        {plan.name: plan.memory_bytes for plan in plan_stages(recipe)}["rl"] for recipe in (small(), judged("${judge}"))
+    )
+    assert with_judge > plain
 
 
 def test_a_verdict_that_the_task_does_not_give_is_named() -> None:

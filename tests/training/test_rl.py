@@ -173,6 +173,17 @@ def test_carried_groups_may_fill_a_step(base: Path, tmp_path: Path) -> None:
     assert run.queue.carried == spare[3:]
 
 
+def test_what_a_group_filter_leaves_out_is_discarded(base: Path, tmp_path: Path) -> None:
+    run, recorder = opened(
+        base, tmp_path, algorithm={"group_filter": {"kind": "gfpo", "keep": 2}}, dynamic_sampling={"enabled": False}
+    )
+    run.advance()
+    (row,) = [row for row in recorder.rows if row["kind"] == "train"]
+    assert row["tokens_discarded"] == row["tokens_filtered"] > 0
+    assert row["tokens_sampled"] == row["tokens_trained"] + row["tokens_discarded"]
+    assert run.tokens["discarded"] == row["tokens_discarded"]
+
+
 def test_a_step_without_useful_groups_changes_nothing(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

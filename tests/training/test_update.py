@@ -251,6 +251,15 @@ def test_a_step_whose_every_token_is_masked_changes_nothing() -> None:
     assert torch.equal(state.flat.master, before)
 
 
+def test_what_a_group_filter_leaves_out_is_counted() -> None:
+    groups, filtered = random_groups(4), {"group_filter": {"kind": "gfpo", "keep": 2}}
+    metrics = update(session(), groups, rl_settings(algorithm=filtered), 1.0, None)
+    longest = [max(g, key=lambda r: (r.loss_mask.sum(), r.sample)) for g in groups]
+    assert metrics["tokens_filtered"] == sum(r.response_length for r in longest)
+    assert metrics["tokens_trained"] == sum(r.loss_mask.sum() for g in groups for r in g if r not in longest)
+    assert "tokens_filtered" not in update(session(), groups, rl_settings(), 1.0, None)
+
+
 def test_minibatches_are_steps_of_their_own() -> None:
     groups = random_groups(4)
     algorithm = {"minibatches": 3}

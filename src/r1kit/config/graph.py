@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
@@ -41,6 +41,20 @@ def edge_output(key: str) -> str:
     return "data" if key.startswith("data") else "model"
 
 
+def edge_part(key: str) -> str | None:
+    """The reward part whose scores the model of an edge gives; None for every other edge."""
+    found = re.fullmatch(r"reward\.parts\.(\w+)\.source", key)
+    return found[1] if found else None
+
+
+def _makers(key: str) -> tuple[str, list[str]]:
+    """What an edge wants, in words, and the kinds of stage that make it."""
+    if edge_part(key):
+        return "reward model", ["reward_model"]
+    wanted = edge_output(key)
+    return wanted, [kind for kind, settings in STAGE_KINDS.items() if getattr(settings, f"produces_{wanted}")]
+
+
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
 
@@ -57,8 +71,12 @@ def _texts(value: Any, key: str, rest: list[str]) -> Iterator[tuple[str, str]]:
             yield from _texts(item, f"{key}[{i}]", rest)
     elif isinstance(value, str) and not rest:
         yield key, value
+    elif isinstance(value, Mapping):
+        for name, item in value.items():
+            yield from _texts(item, f"{key}.{name}", rest)
     elif value is not None and rest:
-        yield from _texts(getattr(value, rest[0]), f"{key}.{rest[0]}", rest[1:])
+        # Blocks of several kinds may stand side by side, and not each has the setting.
+        yield from _texts(getattr(value, rest[0], None), f"{key}.{rest[0]}", rest[1:])
 
 
 def stage_order(recipe: Recipe) -> list[str]:
@@ -93,8 +111,7 @@ def check_edges(recipe: Recipe, origins: Origins | None = None, filename: str = 
                     f"{place}: stages.{name}.{key} is ${{{upstream}}}: no such stage"
                     f"{nearest(upstream, recipe.stages)}; the stages are {', '.join(recipe.stages)}"
                 )
-            wanted = edge_output(key)
-            makers = [kind for kind, settings in STAGE_KINDS.items() if getattr(settings, f"produces_{wanted}")]
+            wanted, makers = _makers(key)
             kind = recipe.stages[upstream].kind
             if not key.startswith("after") and kind not in makers:
                 raise ConfigError(

@@ -128,7 +128,13 @@ class RepetitionPart(PartSettings):
 
 class RewardModelPart(PartSettings):
     rule: ClassVar[bool] = False
-    source: str = Field(description="name of the source that gives a score for each response")
+    source: str = Field(description="reward model that scores: ${stage}, or a directory (in a program: a name)")
+    judges: Literal["answer", "whole"] = Field(
+        "answer", description="what follows the thought (R1: helpfulness), or all of the response (harmlessness)"
+    )
+    joined: Literal["least", "product", "last"] = Field(
+        "least", description="process model only: how the probabilities of steps become one score"
+    )
 
 
 class RandomPart(PartSettings):

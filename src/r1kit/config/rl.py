@@ -28,7 +28,7 @@ class LoRASettings(Settings):
 class RLSettings(CompiledSettings):
     """R1-Zero's step: sample groups, judge them by rule, one policy-gradient update."""
 
-    edge_fields: ClassVar[tuple[str, ...]] = ("model",)
+    edge_fields: ClassVar[tuple[str, ...]] = ("model", "reward.parts.source")
     produces_model: ClassVar[bool] = True
     kind: Literal["rl"] = "rl"
     model: str = Field(description="policy to start from: ${stage}, or a checkpoint directory")

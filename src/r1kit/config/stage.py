@@ -17,8 +17,8 @@ class StageSettings(Settings):
     """What every stage has.
 
     `edge_fields` name the settings that hold a path or ${stage}: a text, a list of texts, or such a text within a block
-    or within each block of a list ("data.path"). An edge takes the upstream stage's data where the name begins with
-    data, else its model.
+    or within each block of a list ("data.path") or of named blocks ("reward.parts.source"). An edge takes the upstream
+    stage's data where the name begins with data, else its model.
     """
 
     edge_fields: ClassVar[tuple[str, ...]] = ()

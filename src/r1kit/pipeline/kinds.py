@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config.generate import GenerateSettings
+from r1kit.config.graph import edge_part
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, RLSettings, StageSettings
 from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import TaskSettings
@@ -145,6 +146,7 @@ def run_rl(context: StageContext) -> StageOutcome:
 
     assert isinstance(context.settings, RLSettings)
     assert context.model is not None
+    judges = {part: path for key, path in context.inputs.items() if (part := edge_part(key)) is not None}
     return train_rl(
         context.settings,
         stage=context.name,
@@ -155,6 +157,7 @@ def run_rl(context: StageContext) -> StageOutcome:
         recorder=context.recorder,
         directory=context.checkpoints,
         dtype=context.dtype,
+        judges=judges,
     )
 
 

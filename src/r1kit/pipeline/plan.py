@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r1kit.config.generate import GenerateSettings
-from r1kit.config.graph import main_model, stage_order
+from r1kit.config.graph import edge_part, main_model, stage_inputs, stage_order, stage_paths
 from r1kit.config.parts import ModelSettings
 from r1kit.config.schedules import phases_of
-from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
+from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
 from r1kit.config.supervised import SFTSettings
 
 # Entries of the tiny tokenizer, rounded up; it is not imported here because that takes seconds.
@@ -122,7 +123,10 @@ def plan_stages(recipe: Recipe) -> list[StagePlan]:
         if shape is None:
             continue
         shapes[name] = shape
-        plans.append(_plan(name, stage, shape, int(recipe.processes), bf16=recipe.dtype == "bfloat16"))
+        processes, bf16 = int(recipe.processes), recipe.dtype == "bfloat16"
+        plan = _plan(name, stage, shape, processes, bf16=bf16)
+        judges = sum(judge.parameters for judge in _judges(stage, shapes)) * (2 if bf16 else 4) * processes
+        plans.append(replace(plan, memory_bytes=plan.memory_bytes + judges))
     return plans
 
 
@@ -134,6 +138,14 @@ def _shape(recipe: Recipe, name: str, shapes: dict[str, Shape]) -> Shape | None:
     if path is not None:
         return Shape.of_directory(Path(path))
     return shapes.get(upstream) if upstream is not None else None
+
+
+def _judges(stage: StageSettings, shapes: Mapping[str, Shape]) -> list[Shape]:
+    """The reward models that judge for a stage; each is held once, however many parts of the reward name it."""
+    stages = {upstream for key, upstream in stage_inputs(stage).items() if edge_part(key)}
+    paths = {path for key, path in stage_paths(stage).items() if edge_part(key)}
+    found = [*(shapes.get(upstream) for upstream in sorted(stages)), *map(Shape.of_directory, map(Path, sorted(paths)))]
+    return [shape for shape in found if shape is not None]
 
 
 def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool) -> StagePlan:

@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from r1kit.config.graph import edge_output, stage_paths
+from r1kit.config.graph import edge_output, edge_part, stage_paths
 from r1kit.config.reward_parts import PartSettings
 from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
@@ -32,6 +32,7 @@ from r1kit.pipeline.trackers import missing_trackers
 
 if TYPE_CHECKING:
     from r1kit.records import Problem, Rollout
+    from r1kit.rewards.parts import ScoreSource
     from r1kit.tasks import Task
 
 DRAWN = 4096
@@ -105,7 +106,24 @@ def _models(recipe: Recipe) -> Iterator[Check]:
                 if ok
                 else f"no checkpoint directory (no config.json); hf download NAME --local-dir {model} fetches one"
             )
+            if ok and edge_part(key):
+                ok, found = _judges(model)
             yield Check(f"{name}: {key}", ok, f"{model}: {found}")
+
+
+def _judges(model: Path) -> tuple[bool, str]:
+    """Whether a checkpoint gives scores, and what it is."""
+    from r1kit.models.checkpoint import CheckpointError
+    from r1kit.models.loading import is_value_model
+    from r1kit.models.reward_model import RewardModelSpec
+
+    try:
+        spec, has_head = RewardModelSpec.read(model), is_value_model(model)
+    except CheckpointError as error:
+        return False, str(error)
+    if spec is None and not has_head:
+        return False, "a language model, which gives no scores; name a reward model"
+    return True, f"a reward model ({spec.method if spec else 'a classifier with one label'})"
 
 
 def _memory(recipe: Recipe) -> Check:
@@ -250,7 +268,8 @@ def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Pro
             f"it gives {', '.join(given)}",
         )
     # Loads what is the user's own, or says why it cannot, and lets it judge once.
-    whole = make_reward(stage.reward, steps=stage.steps)
+    # A reward model may not be trained yet, and what it thinks of right responses is its own affair.
+    whole = make_reward(stage.reward, steps=stage.steps, sources=_indifferent(parts))
     for step in stage.reward.phases(stage.steps):
         if not whole.one(problems[0], right[0], max_tokens=stage.sampling.max_tokens, step=step):
             failing = ", ".join(whole.failures) or "the verdict"
@@ -261,6 +280,11 @@ def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Pro
         return Check(title, True, f"not looked at: {', '.join(parts)} does not go by right and wrong")
     found = [_phase(title, stage, rules, step, problems, right, empty) for step in steps]
     return next((check for check in found if not check.ok), found[-1])
+
+
+def _indifferent(parts: Mapping[str, PartSettings]) -> dict[str, ScoreSource]:
+    """In the place of reward models: 0 for every response."""
+    return {name: lambda _, rollouts: [0.0] * len(rollouts) for name, s in parts.items() if s.part == "reward_model"}
 
 
 def _paid(part: PartSettings, step: int, stage: RLSettings) -> bool:

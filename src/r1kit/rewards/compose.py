@@ -71,7 +71,7 @@ def make_reward(
 ) -> Reward:
     """The reward of a RewardSettings in a stage of `steps` steps.
 
-    `seed` keys the parts that toss coins, `sources` are the scores that parts of kind reward_model may name. Raises
-    ConfigError where a part cannot work, such as a function of the user's that cannot be loaded.
+    `seed` keys the parts that toss coins; `sources` give the scores of parts of kind reward_model, by the part's name
+    or by its `source`. Raises ConfigError where a part cannot work, such as a user's function that cannot be loaded.
     """
     return Reward(settings.resolved(), steps=steps, seed=seed, sources=sources)

@@ -97,12 +97,12 @@ def _language(name: str, s: Any) -> Values:
 
 
 def _reward_model(name: str, s: Any, sources: Mapping[str, ScoreSource]) -> Values:
-    if s.source not in sources:
+    source = sources.get(name) or sources.get(s.source)
+    if source is None:
         raise ConfigError(
             f"reward.parts.{name}.source is {s.source!r}{nearest(s.source, sources)}: no such source of scores; "
             f"this run has {', '.join(sources) or 'none'}"
         )
-    source = sources[s.source]
 
     def values(call: Call) -> list[float]:
         scores = source(call.problem, call.rollouts)

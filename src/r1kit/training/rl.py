@@ -39,6 +39,7 @@ from r1kit.training.roles import Roles
 from r1kit.training.rollback import GoodSteps, roll_back
 from r1kit.training.sampling import GroupSampler, derived_seed
 from r1kit.training.schedules import PhaseWalk
+from r1kit.training.score_sources import ScoreSource, score_sources
 from r1kit.training.session import Session
 from r1kit.training.update import update
 
@@ -54,10 +55,15 @@ def train_rl(
     recorder: Recorder,
     directory: Path,
     dtype: str,
+    judges: Mapping[str, Path] | None = None,
 ) -> StageOutcome:
-    """Train the policy at `model_path` on the task's train problems, or go on from the last checkpoint."""
+    """Train the policy at `model_path` on the task's train problems, or go on from the last checkpoint.
+
+    `judges`: the reward models of reward parts, by the part's name.
+    """
+    sources = score_sources(settings.reward, judges or {}, dtype)
     while True:
-        run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype)
+        run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype, sources)
         try:
             return run.train()
         except RolledBack:
@@ -82,8 +88,10 @@ class RLRun:
         recorder: Recorder,
         directory: Path,
         dtype: str,
+        sources: Mapping[str, ScoreSource] | None = None,
     ) -> None:
         self.settings, self.stage, self.seed = settings, stage, seed
+        self.sources = sources or {}
         self.world, self.recorder, self.directory = world, recorder, directory
         tokenizer = load_tokenizer(model_path)
         self.session = Session(
@@ -132,7 +140,7 @@ class RLRun:
     def _reward(self) -> Any:
         """The reward of the running phase."""
         s, seed = self.phases.now, derived_seed(self.seed, self.stage, "reward")
-        return make_reward(s.reward, steps=s.steps, seed=seed)
+        return make_reward(s.reward, steps=s.steps, seed=seed, sources=self.sources)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.step = self.session.start_step
@@ -225,6 +233,8 @@ class RLRun:
         clock["train_s"] = time.perf_counter() - updated
 
         # 5. record
+        # What a group filter leaves out was sampled for nothing, as a group without signal was.
+        counts["tokens_discarded"] += metrics.get("tokens_filtered", 0.0)
         metrics |= counts | summary(fresh) | self.pool.metrics(s.pools) | self.phases.metrics()
         self.tokens["sampled"] += metrics["tokens_sampled"]
         self.tokens["trained"] += metrics.get("tokens_trained", 0.0)

@@ -45,13 +45,15 @@ def update(
     (r1kit.training.mismatch). `step`: steps done.
     """
     roles, a = roles or Roles(), settings.algorithm
-    groups = filter_groups(groups, a)
+    offered, groups = groups, filter_groups(groups, a)
     examples = [
         Example.of(r, weights=None if token_weights_of is None else token_weights_of[id(r)]) for g in groups for r in g
     ]
     metrics: dict[str, float] = {}
+    if a.group_filter is not None:
+        metrics["tokens_filtered"] = float(_tokens(offered) - _tokens(groups))
     if not any(e.trained_tokens for e in examples):
-        return {"loss": 0.0, "grad_norm": 0.0, "tokens_trained": 0.0}  # all of it is masked
+        return {**metrics, "loss": 0.0, "grad_norm": 0.0, "tokens_trained": 0.0}  # all of it is masked
 
     # 1. what other models say of the tokens
     if roles.process is not None and a.process.update == "before":
@@ -79,6 +81,10 @@ def update(
     if roles.process is not None and a.process.update == "after":
         metrics |= roles.process.update(examples, settings.token_budget, lr_scale)
     return metrics
+
+
+def _tokens(groups: Sequence[Group]) -> int:
+    return sum(rollout.response_length for group in groups for rollout in group)
 
 
 def _scores(session: Session, examples: Sequence[Example], settings: Any, roles: Roles) -> TokenScores:
