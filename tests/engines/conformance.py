@@ -319,13 +319,19 @@ class EngineConformance(ABC):
         assert tuple(e.token_id for e in asyncio.run(main())) == expected.token_ids
 
     def test_a_cancelled_caller_leaves_nothing_behind(self) -> None:
-        engine = self.make()
-        asked = requests(SamplingParams(max_tokens=80), 4)
+        """Cancelled by the first token, so in the middle of its responses however fast or busy the machine is."""
+        engine: Any = self.make()
+        asked, advance = requests(SamplingParams(max_tokens=80), 4), engine._advance
 
         async def main() -> None:
-            task = asyncio.create_task(engine.agenerate(asked))
-            await asyncio.sleep(0.01)
-            task.cancel()
+            loop, task = asyncio.get_running_loop(), asyncio.create_task(engine.agenerate(asked))
+
+            def first(events: Any) -> None:
+                engine._advance = advance
+                advance(events)
+                loop.call_soon_threadsafe(task.cancel)
+
+            engine._advance = first
             with pytest.raises(asyncio.CancelledError):
                 await task
 
