@@ -1,7 +1,7 @@
 """Why this matters: process rewards are the whole signal inside a response. With a baseline that leaks a response's own
 reward, or sums on the wrong side of a token, PRIME trains on noise that looks like credit.
 
-Does not exercise: the models behind the log-probs, the online update (tests/training/test_process_reward.py).
+Does not exercise: the models behind the log-probs, the online update (tests/training/test_roles.py).
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ def test_process_advantages_by_hand() -> None:
     """Responses (1, 3) and (0): baselines 0 and 2, so (1 + 3, 3) and (0 - 2)."""
     got = process_advantages(torch.tensor([1.0, 3.0, 0.0]), torch.tensor([2, 1]), torch.tensor([0, 0]))
     assert got.tolist() == [4.0, 3.0, -2.0]
+
+
+def test_a_response_without_a_token_is_in_no_baseline() -> None:
+    """Beside (1, 3) and (0) a masked response: as if it were not there; and alone with one, nothing is subtracted."""
+    rewards, group = torch.tensor([1.0, 3.0, 0.0]), torch.tensor([0, 0, 0])
+    assert process_advantages(rewards, torch.tensor([2, 0, 1]), group).tolist() == [4.0, 3.0, -2.0]
+    assert process_advantages(rewards[:2], torch.tensor([2, 0, 0]), group).tolist() == [4.0, 3.0]
 
 
 @given(groups, st.floats(0.2, 1.0))

@@ -85,6 +85,28 @@ def test_equal_rewards_are_filtered_only_with_dynamic_sampling() -> None:
     assert (everything.counts["useful_groups"], everything.counts["tokens_discarded"]) == (1.0, 0.0)
 
 
+def test_parts_that_are_normalised_apart_teach_though_their_sums_are_equal() -> None:
+    """GDPO: rewards (1, 0) and (0, 1) of a group cancel in their sums only."""
+    drawn = group("even", EQUAL)
+    parts = ({"accuracy": 0.0, "length": 0.5}, {"accuracy": 0.5, "length": 0.0}, {"accuracy": 0.0, "length": 0.5})
+    rollouts = tuple(r.scored(r.verdicts, p) for r, p in zip(drawn.group, parts, strict=True))
+    even = SampledGroup(replace(drawn.group, rollouts=rollouts))
+    for algorithm, trained in (({}, 0), ({"per_reward": True}, 1)):
+        s = rl_settings(samples_per_problem=3, algorithm=algorithm)
+        assert step(GroupQueue({}), [even, group("none", EQUAL)], s).counts["groups_trained"] == trained
+
+
+def test_a_group_is_useful_for_what_its_filter_keeps() -> None:
+    """The two shortest of three are equally wrong: the right one that is left out teaches nothing."""
+    wrong = group("long", EQUAL)
+    longest = max(wrong.group, key=lambda r: (r.loss_mask.sum(), r.sample))
+    rollouts = tuple(r.scored(r.verdicts, {"accuracy": float(r is longest)}) for r in wrong.group)
+    one = SampledGroup(replace(wrong.group, rollouts=rollouts))
+    for algorithm, trained in (({}, 1), ({"group_filter": {"kind": "gfpo", "keep": 2}}, 0)):
+        s = rl_settings(samples_per_problem=3, algorithm=algorithm)
+        assert step(GroupQueue({}), [one, group("none", EQUAL)], s).counts["groups_trained"] == trained
+
+
 def test_surplus_is_carried_in_the_order_drawn_or_discarded() -> None:
     groups = [group(f"g{i}") for i in range(4)]
     queue = GroupQueue({})

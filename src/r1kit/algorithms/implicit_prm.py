@@ -60,7 +60,8 @@ def process_advantages(
 
     that is, each token's reward less what a token of the other responses is worth, summed over what follows.
     `group_N`: the group of each response. `at_T` bool: where rewards stand; everywhere by default, at the ends of
-    steps with `step_rewards`, and then means and sums are over those. Raises ValueError on a group of one response.
+    steps with `step_rewards`, and then means and sums are over those. A response without any token (masked, empty) says
+    nothing and is no one's other; b is 0 where there is no other. Raises ValueError on a group of one response.
     """
     lengths, groups = lengths_N.long(), group_N.long()
     at = torch.ones_like(rewards_T, dtype=torch.bool) if at_T is None else at_T.bool()
@@ -71,6 +72,7 @@ def process_advantages(
     size_P = torch.bincount(groups)
     if bool((size_P == 1).any()):
         raise ValueError("process_advantages: a group has one response, so there are no others to compare it with")
-    total_P = means_N.new_zeros(len(size_P)).index_add(0, groups, means_N)
-    baseline_N = (total_P[groups] - means_N) / (size_P[groups] - 1)
+    some_N = (counts_N > 0).double()
+    total_P, heard_P = (means_N.new_zeros(len(size_P)).index_add(0, groups, x_N) for x_N in (means_N, some_N))
+    baseline_N = (total_P[groups] - means_N) / (heard_P[groups] - some_N).clamp(min=1)
     return rewards_to_go(torch.where(at, rewards - baseline_N[sequence_T], 0.0), lengths, gamma=gamma)

@@ -15,6 +15,7 @@ import torch
 
 from r1kit.algorithms.dynamic_sampling import UsefulShare, problems_to_sample, take_groups, useful_groups
 from r1kit.records import Group
+from r1kit.training.credit import filter_groups
 from r1kit.training.exchange import SampledGroup, pack_groups, unpack_groups
 
 
@@ -66,10 +67,12 @@ class GroupQueue:
         """Judged groups of the running step, in the order drawn."""
         dynamic = settings.dynamic_sampling
         judged = [f for f in fresh if not f.group.failed]
-        useful = [f for f in judged if trainable(f.group, dynamic)]
+        # What a group filter would train of them is what has to teach something.
+        kept = filter_groups([f.group for f in judged], settings.algorithm)
+        useful = [f for f, group in zip(judged, kept, strict=True) if trainable(group, dynamic)]
         if judged and dynamic.enabled:
-            varied = useful_groups(torch.tensor(np.stack([f.group.rewards for f in judged]))).tolist()
-            useful = _without(useful, [f for f, differ in zip(judged, varied, strict=True) if not differ])
+            differ = _differ(kept, apart=settings.algorithm.per_reward)
+            useful = _without(useful, [f for f, varied in zip(judged, differ, strict=True) if not varied])
             self.share = self.share.observe(len(useful), len(judged))
         self._fresh += fresh
         self._useful += useful
@@ -106,6 +109,15 @@ class GroupQueue:
         if dynamic.when_short == "wait":
             counts["waited"] = float(waits)
         return Selection(chosen, counts)
+
+
+def _differ(groups: Sequence[Group], *, apart: bool) -> list[bool]:
+    """Whether the rewards of each group differ; `apart` (GDPO): any part of them, though the sums may be equal."""
+    rewards_KPG = [np.stack([group.rewards for group in groups])]
+    if apart:
+        names = sorted({name for group in groups for r in group for name in r.rewards})
+        rewards_KPG += [np.array([[r.rewards.get(name, 0.0) for r in g] for g in groups]) for name in names]
+    return torch.stack([useful_groups(torch.from_numpy(r_PG)) for r_PG in rewards_KPG]).any(dim=0).tolist()
 
 
 def policy_version(group: Group) -> int:
