@@ -31,6 +31,8 @@ SMALLER = [
     "student.tokens=6000",
     "student.warmup_steps=0",
     "teacher.problems_per_step=2",
+    "all_answers.problems=24",
+    "hard_answers.problems=24",
 ]
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, field_validator, model_validator
 from r1kit.config.corpus import CorpusSettings
 from r1kit.config.fields import Count, Native, Natural, Positive, Settings
 from r1kit.config.generate import GenerateSettings
+from r1kit.config.journey import JourneySettings
 from r1kit.config.merge import MergeSettings
 from r1kit.config.parts import EvalSettings, ModelSettings, OptimizerSettings
 from r1kit.config.preference import PreferenceSettings
@@ -88,6 +89,7 @@ class ReportSettings(StageSettings):
 Stage = Annotated[
     PretrainSettings
     | GenerateSettings
+    | JourneySettings
     | SFTSettings
     | PreferenceSettings
     | MergeSettings
@@ -100,6 +102,7 @@ Stage = Annotated[
 STAGE_KINDS: dict[str, type[StageSettings]] = {
     "pretrain": PretrainSettings,
     "generate": GenerateSettings,
+    "journey": JourneySettings,
     "sft": SFTSettings,
     "preference": PreferenceSettings,
     "reward_model": RewardModelSettings,
@@ -154,6 +157,16 @@ class Recipe(Settings):
             if name in cls.model_fields:
                 raise ValueError(f"stage name {name!r} is a setting of the recipe itself: choose another name")
         return stages
+
+    @model_validator(mode="after")
+    def _journeys(self) -> Recipe:
+        for name, stage in self.stages.items():
+            if isinstance(stage, JourneySettings) and self.task.name != "countdown":
+                raise ValueError(
+                    f"stages.{name} is of kind journey, which writes searches of countdown; the task is "
+                    f"{self.task.name}: set task: countdown, or answer its problems with a stage of kind generate"
+                )
+        return self
 
     @model_validator(mode="after")
     def _expectations(self) -> Recipe:

@@ -98,8 +98,8 @@ def generate(
 
 
 def make_trace(problem: Problem, rollout: Rollout, teacher: Mapping[str, Any]) -> Trace:
-    """An answer as a conversation. A base model's text stays as it is; in a chat the thought is set apart."""
-    prompt, response = _turns(problem, rollout)
+    """An answer as a conversation."""
+    prompt, response = turns(problem, rollout.text)
     provenance = {
         **teacher,
         "sample": rollout.sample,
@@ -113,7 +113,7 @@ def make_pair(
     problem: Problem, chosen: Rollout, rejected: Rollout, teacher: Mapping[str, Any], why: str
 ) -> PreferencePair:
     """Two answers to one problem, the first preferred."""
-    (prompt, better), (_, worse) = _turns(problem, chosen), _turns(problem, rejected)
+    (prompt, better), (_, worse) = turns(problem, chosen.text), turns(problem, rejected.text)
     sides = {"chosen": chosen, "rejected": rejected}
     provenance = {
         **teacher,
@@ -125,10 +125,14 @@ def make_pair(
     return PreferencePair(f"{chosen.id}-{rejected.sample}", prompt, better, worse, why, provenance)
 
 
-def _turns(problem: Problem, rollout: Rollout) -> tuple[tuple[Message, ...], Message]:
+def turns(problem: Problem, text: str) -> tuple[tuple[Message, ...], Message]:
+    """Prompt and answer as turns. A base model's text stays as it is; in a chat the thought is set apart.
+
+    ValueError where no conversation can hold the answer.
+    """
     if problem.prompt[0].role == "text":
-        return (Message("text", problem.prompt[0].content + problem.prefill),), Message("assistant", rollout.text)
-    return problem.prompt, assistant(problem.prefill + rollout.text, "", "auto")
+        return (Message("text", problem.prompt[0].content + problem.prefill),), Message("assistant", text)
+    return problem.prompt, assistant(problem.prefill + text, "", "auto")
 
 
 def _verdicts(rollout: Rollout) -> dict[str, Any]:

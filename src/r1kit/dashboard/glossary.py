@@ -400,11 +400,12 @@ GLOSSARY: tuple[Entry, ...] = (
         "kept answers",
         (
             *("kept_share", "kept", "answers", "rejected", "unfinished", "not_judged", "unfit", "duplicate", "surplus"),
-            "unsolved",
+            *("difficulty", "unpaired", "pairs", "unsolved"),
         ),
         "In a generate stage the answers sampled and kept in a wave, and those that were not by their first reason: a "
         "required verdict below full marks, cut at the cap, could not be judged, empty or in a thought that never "
-        "ends, the same text twice, more than per_problem. unsolved counts problems without a kept answer.",
+        "ends, the same text twice, more than per_problem, of a problem outside pass_rate, without another answer that "
+        "makes a pair with it. pairs counts pairs of two kept answers, unsolved problems without a kept answer.",
         "Most problems keep an answer; not_judged is 0.",
         "Many unfinished: raise sampling.max_tokens. Many unsolved: more samples, or a better teacher. not_judged "
         "above 0: look at the run's log for the verifier's or the engine's error.",

@@ -33,6 +33,7 @@ STAGE_TITLES = {
     "rl": "Reinforcement learning",
     "pretrain": "Pre-training",
     "generate": "Generated answers",
+    "journey": "Written searches",
     "sft": "Supervised fine-tuning",
     "evaluate": "Evaluation",
     "report": "Report",

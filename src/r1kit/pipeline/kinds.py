@@ -82,6 +82,21 @@ def run_generate(context: StageContext) -> StageOutcome:
     )
 
 
+def run_journey(context: StageContext) -> StageOutcome:
+    from r1kit.curation.journey import write_journeys
+    from r1kit.tasks import make_task
+
+    return write_journeys(
+        context.settings,
+        stage=context.name,
+        task=make_task(context.task),
+        seed=context.seed,
+        world=context.world,
+        recorder=context.recorder,
+        directory=context.root / "data" / context.name,
+    )
+
+
 def run_sft(context: StageContext) -> StageOutcome:
     from r1kit.tasks import make_task
     from r1kit.training.supervised import train_sft
@@ -198,6 +213,7 @@ def run_report(context: StageContext) -> StageOutcome:
 RUNNERS: dict[str, Runner] = {
     "pretrain": run_pretrain,
     "generate": run_generate,
+    "journey": run_journey,
     "sft": run_sft,
     "preference": run_preference,
     "reward_model": run_reward_model,
