@@ -164,6 +164,13 @@ def test_a_reward_model_that_pays_comes_before_what_it_pays() -> None:
     assert stage_order(recipe) == ["base", "judge", "rl", "final"]
 
 
+def test_a_model_that_only_scores_is_no_policy() -> None:
+    """The run would find out after it has trained the judge. An implicit one is a language model."""
+    text = JUDGED.replace("source: '${judge}'", "source: somewhere")
+    assert "a reward model, which cannot write text" in refusal("rl.model=${judge}", text=text)
+    assert load("rl.model=${judge}", text=text.replace("pairwise", "implicit")).stages["rl"].model == "${judge}"
+
+
 @pytest.mark.parametrize(
     ("source", "part"),
     [

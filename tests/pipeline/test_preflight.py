@@ -121,6 +121,17 @@ def test_a_function_that_fails_is_told_before_the_run(tmp_path: Path) -> None:
     assert found[FULL_MARKS].startswith("mine gives no value for the right response")
 
 
+def test_a_second_verifier_is_tried_before_the_run(tmp_path: Path) -> None:
+    file, check = tmp_path / "second.py", "rl: evaluate.verifier"
+    file.write_text("def right(problem, text): return True\ndef wrong(problem, text): return text.no\n")
+    found = {
+        name: failed(small(f"rl.evaluate={{every: 2, verifier: '{file}:{name}'}}")) for name in ("right", "wrong", "x")
+    }
+    assert check not in found["right"]
+    assert "fails on a right response" in found["wrong"][check]
+    assert "has no function 'x'" in found["x"][check]
+
+
 def test_a_cap_too_short_for_any_answer_is_found() -> None:
     assert "cap 8" in failed(small("rl.sampling.max_tokens=8"))["rl: lengths"]
 

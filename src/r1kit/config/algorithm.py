@@ -11,6 +11,8 @@ from r1kit.config.fields import Count, Natural, NonNegative, Positive, Settings,
 from r1kit.config.presets import PRESETS, PresetName, expanded
 
 GROUP_BASELINES = ("group", "leave_one_out", "length_weighted")
+# Settings that only a critic reads.
+_CRITICS = ("critic", "gae_lambda", "gae_lambda_critic", "gae_alpha")
 
 
 class CriticSettings(Settings):
@@ -24,6 +26,15 @@ class CriticSettings(Settings):
     clip: Positive | None = Field(0.2, description="the value moves at most this far from the old one; null is off")
     pretrain_steps: Natural = Field(0, description="first steps that train the critic alone, on a fixed policy (VAPO)")
     minibatches: Count = Field(1, description="separate trunk only: optimiser steps of the critic per batch")
+
+    @model_validator(mode="after")
+    def _own_steps(self) -> CriticSettings:
+        if self.trunk == "shared" and self.minibatches > 1:
+            raise ValueError(
+                f"minibatches is {self.minibatches}, but a head on the policy's trunk is trained in the policy's own "
+                "steps: set critic.minibatches: 1, or trunk: separate"
+            )
+        return self
 
 
 class ProcessRewardSettings(Settings):
@@ -123,8 +134,11 @@ class AlgorithmSettings(Settings):
             raise ValueError(
                 "kl_estimator is k1, whose gradient as a loss is only noise: use k2, k3 or k3_k2, or kl_in: reward"
             )
-        if self.critic is not None and self.baseline != "critic":
-            raise ValueError(f"critic is set but baseline is {self.baseline}: set baseline: critic, or remove it")
+        for name in _CRITICS:
+            if self.baseline != "critic" and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} is set but baseline is {self.baseline}: set baseline: critic, or remove it")
+        if self.dual_clip is not None and self.objective not in ("clip", "gspo"):
+            raise ValueError(f"dual_clip is set but objective is {self.objective}, which has none: set dual_clip: null")
         if self.baseline == "critic" and self.critic is None:
             # A frozen model is completed while it is being made.
             object.__setattr__(self, "critic", CriticSettings())

@@ -55,6 +55,15 @@ def _makers(key: str) -> tuple[str, list[str]]:
     return wanted, [kind for kind, settings in STAGE_KINDS.items() if getattr(settings, f"produces_{wanted}")]
 
 
+def _has_to_write(stage: StageSettings, key: str) -> bool:
+    """The model of an edge has to be a language model; reward models may go on from one another, and be merged."""
+    return key == "reference_model" or (key == "model" and stage.kind != "reward_model")
+
+
+def _only_scores(stage: StageSettings) -> bool:
+    return stage.kind == "reward_model" and getattr(stage, "method", None) != "implicit"
+
+
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
 
@@ -117,5 +126,10 @@ def check_edges(recipe: Recipe, origins: Origins | None = None, filename: str = 
                 raise ConfigError(
                     f"{place}: stages.{name}.{key} is ${{{upstream}}}, a stage of kind {kind}, which "
                     f"makes no {wanted}: name a stage of kind {_listed(makers)}"
+                )
+            if _has_to_write(stage, key) and _only_scores(recipe.stages[upstream]):
+                raise ConfigError(
+                    f"{place}: stages.{name}.{key} is ${{{upstream}}}, a reward model, which cannot write text: name a "
+                    "stage that makes a language model"
                 )
     stage_order(recipe)

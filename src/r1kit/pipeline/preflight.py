@@ -15,10 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1kit.config.errors import UserError
 from r1kit.config.graph import edge_output, edge_part, stage_paths
 from r1kit.config.reward_parts import PartSettings
 from r1kit.config.schedules import phases_of
-from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings
+from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
 from r1kit.config.tasks import ArithmeticSettings, TaskSettings
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_model, stage_lengths
@@ -170,6 +171,7 @@ def _task(recipe: Recipe) -> Iterator[Check]:
     yield from _enough_problems(recipe, len(train))
     yield _golds(task, [*witnessed(train), *witnessed(test)])
     for name, stage in recipe.stages.items():
+        yield from _second_verifier(name, stage, witnessed(test))
         if isinstance(stage, RLSettings):
             for phase, settings in _phases_of(name, stage):
                 yield _full_marks(phase, settings, task, witnessed(train))
@@ -280,6 +282,24 @@ def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Pro
         return Check(title, True, f"not looked at: {', '.join(parts)} does not go by right and wrong")
     found = [_phase(title, stage, rules, step, problems, right, empty) for step in steps]
     return next((check for check in found if not check.ok), found[-1])
+
+
+def _second_verifier(name: str, stage: StageSettings, problems: Sequence[Problem]) -> Iterator[Check]:
+    """A function of the user's that judges held-out responses again has to load, and to have a word for one."""
+    from r1kit.verifiers.user import UserVerifier
+
+    spec = getattr(getattr(stage, "evaluate", None), "verifier", "off")
+    if spec in ("auto", "off"):
+        return
+    title = f"{name}: evaluate.verifier"
+    try:
+        verifier = UserVerifier(spec)
+    except UserError as error:
+        yield Check(title, False, str(error))
+        return
+    verdicts = [verifier(problem, _right(problem)) for problem in problems[:1]]
+    lost = [verdict for verdict in verdicts if verdict.outcome == "error"]
+    yield Check(title, not lost, f"{spec} fails on a right response" if lost else f"{spec} loads and judges")
 
 
 def _indifferent(parts: Mapping[str, PartSettings]) -> dict[str, ScoreSource]:
