@@ -19,13 +19,14 @@ from pydantic import ValidationError
 from r1kit.config import CountdownSettings
 from r1kit.config.data import DataSettings
 from r1kit.config.generate import GenerateSettings
-from r1kit.curation.generate import REASONS, describe, generate, make_trace, select
+from r1kit.curation.generate import describe, generate, make_pair, make_trace
+from r1kit.curation.selection import REASONS, select, select_pairs
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
 from r1kit.models.loading import write_model
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Group, Message, Problem, Rollout, Verdict
 from r1kit.tasks import make_task
-from r1kit.tasks.traces import read_traces
+from r1kit.tasks.traces import read_pairs, read_traces
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Interrupted, NullRecorder
 
@@ -99,6 +100,58 @@ def test_a_required_verdict_that_the_task_does_not_give_judges_nothing() -> None
     assert chosen(MIXED[:2], require=("accuracy", "style")) == ([], {"not_judged": 2})
 
 
+def paired(rollouts: list[Rollout], **changes: Any) -> tuple[list[tuple[int, int]], dict[str, int]]:
+    kept, counts = select_pairs(Group(BASE, tuple(rollouts)), settings(**{"pairs": "verdict", **changes}))
+    return [(a.sample, b.sample) for a, b in kept], {name: n for name, n in counts.items() if n}
+
+
+def test_a_right_answer_stands_beside_a_wrong_one_and_every_other_has_its_reason() -> None:
+    # Right and whole: 1, 3, 7. Wrong and whole: 0 alone; what nobody judged is no wrong answer.
+    assert paired(MIXED) == ([(1, 0)], {"duplicate": 1, "unfinished": 1, "not_judged": 2, "unpaired": 2})
+    assert paired(MIXED, prefer="shortest")[0] == [(3, 0)]
+
+
+def test_no_answer_is_in_two_pairs_and_pairs_beyond_those_asked_for_are_counted() -> None:
+    answers = [rollout(i, f"{i}", verdict=RIGHT if i < 3 else WRONG) for i in range(5)]
+    assert paired(answers, per_problem=None) == ([(0, 3), (1, 4)], {"unpaired": 1})
+    assert paired(answers, per_problem=1) == ([(0, 3)], {"unpaired": 1, "surplus": 2})
+
+
+def test_a_problem_with_answers_of_one_sort_gives_no_pair() -> None:
+    assert paired([rollout(0, "a"), rollout(1, "b")]) == ([], {"unpaired": 2})
+    assert paired([rollout(0, "a", verdict=WRONG)]) == ([], {"unpaired": 1})
+
+
+def test_pairs_by_length_set_the_shortest_right_answer_beside_the_longest() -> None:
+    lengths = [
+        rollout(0, "four"),
+        rollout(1, "a"),
+        rollout(2, "sevennn"),
+        rollout(3, "bc"),
+        rollout(4, "w", verdict=WRONG),
+    ]
+    assert paired(lengths, pairs="length", per_problem=None) == ([(1, 2), (3, 0)], {"rejected": 1})
+    equal = [rollout(0, "ab"), rollout(1, "cd"), rollout(2, "ef")]
+    assert paired(equal, pairs="length") == ([], {"unpaired": 3})
+
+
+@pytest.mark.parametrize(("rate", "kept"), [([0, 0.5], [0]), ([0.5, 1], [0]), ([0.51, 1], []), ([0.01, 0.49], [])])
+def test_problems_are_kept_by_the_share_of_their_answers_that_are_right(rate: list[float], kept: list[int]) -> None:
+    # One of two judged answers is right; the third was not judged and counts on neither side.
+    answers = [rollout(0, "right"), rollout(1, "wrong", verdict=WRONG), rollout(2, "?", verdict=LOST)]
+    found, counts = chosen(answers, pass_rate=rate)
+    assert found == kept
+    assert counts == {"rejected": 1, "not_judged": 1, **({} if kept else {"difficulty": 1})}
+
+
+def test_a_pair_is_two_answers_to_one_prompt_with_where_they_come_from() -> None:
+    pair = make_pair(BASE, rollout(1, "a</think>"), rollout(4, "b", verdict=WRONG), {"teacher": "t"}, "right")
+    assert pair.prompt == (Message("text", "Q:1,2>3\n<think>"),)
+    assert (pair.chosen.content, pair.rejected.content, pair.id) == ("a</think>", "b", "p/1-4")
+    assert pair.provenance["samples"] == {"chosen": 1, "rejected": 4}
+    assert pair.provenance["verdicts"]["rejected"]["accuracy"]["reason"] == "wrong"
+
+
 def test_a_base_models_answer_stays_as_it_is_behind_its_whole_prompt() -> None:
     trace = make_trace(BASE, rollout(1, "1+2=3</think><answer>1+2</answer>"), {"teacher": "t"})
     assert trace.messages == (
@@ -152,9 +205,10 @@ class Stopping(NullRecorder):
         self.rows = [row for row in self.rows if row["step"] <= step]
 
 
-def run(teacher: Path, directory: Path, recorder: Stopping, wave: int = 8) -> Any:
+def run(teacher: Path, directory: Path, recorder: Stopping, wave: int = 8, **changes: Any) -> Any:
     # An untrained model is never right, so every finished answer is kept.
-    stage = settings(problems=24, samples=4, per_problem=None, require=(), wave=wave, sampling={"max_tokens": 40})
+    kept_all = {"problems": 24, "samples": 4, "per_problem": None, "require": (), "sampling": {"max_tokens": 40}}
+    stage = settings(**kept_all, wave=wave, **changes)
     return generate(
         stage,
         stage="answers",
@@ -196,10 +250,32 @@ def _one_wave(teacher: Path, tmp_path: Path) -> Path:
     return data
 
 
+def test_a_stage_of_pairs_writes_what_preference_training_reads(teacher: Path, tmp_path: Path) -> None:
+    recorder = Stopping()
+    got = run(teacher, tmp_path, recorder, pairs="length")
+    pairs = list(read_pairs(DataSettings(path=str(got.data))))
+    assert got.metrics["pairs"] == len(pairs) > 0
+    assert got.metrics["kept"] == 2 * len(pairs)
+    assert got.metrics["answers"] == 96 == sum(got.metrics[name] for name in ("kept", *REASONS))
+    tokens = sum(sum(pair.provenance["tokens"].values()) for pair in pairs)
+    assert got.tokens["sampled"] == got.tokens["discarded"] + tokens
+    assert recorder.notes[0].endswith(f"in {len(pairs)} pairs")
+    assert not (tmp_path / "traces").exists()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"samples": 2, "per_problem": 3}, "only 2 answers are sampled"),
+        ({"samples": 2, "per_problem": 3}, "per_problem is 3, but samples is 2"),
+        (
+            {"samples": 5, "per_problem": 3, "pairs": "verdict"},
+            "per_problem is 3 and a pair has two answers, but samples is 5",
+        ),
+        ({"samples": 1, "per_problem": None, "pairs": "length"}, "a pair has two answers, but samples is 1"),
+        ({"pairs": "verdict", "require": ()}, "pairs needs to know which answers are right"),
+        ({"pass_rate": (0, 0.5), "require": ()}, "pass_rate needs to know which answers are right"),
+        ({"pass_rate": (0.6, 0.5)}, "expected \\[lowest, highest\\]"),
+        ({"pass_rate": (0, 0)}, "without a right answer gives nothing"),
         ({"sampling": {"temperature": 0}}, "all answers to a problem would be one"),
     ],
 )

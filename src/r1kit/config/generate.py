@@ -41,8 +41,8 @@ class GenerateSettings(StageSettings):
     def _possible(self) -> GenerateSettings:
         needed = (self.per_problem or 1) * (2 if self.pairs else 1)
         if needed > self.samples:
-            wish = f"per_problem is {self.per_problem}" + (" and a pair has two" if self.pairs else "")
-            raise ValueError(f"{wish}, but only {self.samples} answers are sampled of each problem: raise samples")
+            wish = f"per_problem is {self.per_problem or 1}{' and a pair has two answers' if self.pairs else ''}"
+            raise ValueError(f"{wish}, but samples is {self.samples}: raise samples")
         if not self.require and (self.pairs == "verdict" or self.pass_rate is not None):
             name = "pairs" if self.pairs == "verdict" else "pass_rate"
             raise ValueError(f"{name} needs to know which answers are right: name verdicts in require")
