@@ -46,6 +46,18 @@ def test_the_sandbox_of_a_process_is_one_and_follows_the_recipe(own_settings: No
     assert shared_limits() == {"cpu_seconds": 2.0, "memory_bytes": 64 << 20}
 
 
+def test_the_tier_in_use_is_told_once_when_it_is_needed(own_settings: None) -> None:
+    told: list[str] = []
+    use_sandbox(SandboxSettings(tier="rlimits", allow_unsafe=True, workers=1), told.append)
+    assert told == []
+    for _ in range(2):
+        shared_sandbox()
+    assert told == ["sandbox: tier rlimits, no isolation: programs read what this user reads, 1 program at a time"]
+    use_sandbox(SandboxSettings(tier="rlimits", allow_unsafe=True, workers=1), told.append)  # open already: told again
+    shared_sandbox()
+    assert len(told) == 2
+
+
 @pytest.mark.parametrize("tier", ["bubblewrap", "unshare", "landlock"])
 def test_libraries_by_name_and_no_others(tier: str) -> None:
     source = """

@@ -76,6 +76,25 @@ def test_a_run_on_questions_of_ones_own(recipe: Path, tmp_path: Path) -> None:
         run_recipe(loaded, tmp_path / "out", Options(allow_new_code=True))
 
 
+def test_a_run_that_judges_programs_says_in_which_sandbox(recipe: Path, tmp_path: Path) -> None:
+    try:
+        tier = shared_sandbox().tier
+    except SandboxError as error:
+        pytest.skip(f"no sandbox here: {error}")
+    rows = [{"question": f"{i}+", "tests": {"programs": [{"stdin": "", "expected": str(i)}]}} for i in range(2)]
+    write_rows(tmp_path / "programs.jsonl", rows)
+    (tmp_path / "exam.yaml").write_text(
+        "name: exam\n"
+        "task: {name: code, test_data: programs.jsonl, columns: {answer: tests}, template: compact}\n"
+        "processes: 1\n"
+        f"stages: {{exam: {{kind: evaluate, model: {tmp_path / 'base'}, problems: 2, samples: 1, max_tokens: 4}}}}\n"
+    )
+    run_recipe(load_recipe(tmp_path / "exam.yaml"), tmp_path / "out")
+    recorded = json.loads((tmp_path / "out" / "stages" / "exam.json").read_text())["sandbox"]
+    assert recorded.startswith(f"tier {tier}, isolation private, ")
+    assert f"exam: sandbox: {recorded}\n" in (tmp_path / "out" / "run.log").read_text()
+
+
 def test_the_check_says_what_becomes_of_the_rows(recipe: Path, tmp_path: Path) -> None:
     with (tmp_path / "sums.jsonl").open("a") as stream:
         stream.write('{"ask": "1+1=", "sum": "2"}\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,9 +35,11 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON, every wrong row named.")] = False,
 ) -> None:
     """Check that golds parse and score 1 against themselves, references pass, nothing is empty or twice."""
+    from r1kit.sandbox import use_sandbox
     from r1kit.tasks.check_data import check_data
     from r1kit.tasks.policies import read_policies
 
+    use_sandbox(None, tell=partial(typer.echo, err=True))
     report = check_data(
         file,
         kind=kind,

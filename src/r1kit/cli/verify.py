@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,11 +38,13 @@ def verify(
 ) -> None:
     """Judge stored answers again: one JSON row each, in order, on standard output."""
     from r1kit.config.errors import UserError
+    from r1kit.sandbox import use_sandbox
     from r1kit.tasks.grade import Refusals, grade, read_pairs, read_responses
     from r1kit.tasks.policies import read_policies
 
     if (pairs is None) == (problems is None or responses is None) or (pairs and (problems or responses)):
         raise UserError("expected --pairs FILE, or --problems FILE with --responses FILE")
+    use_sandbox(None, tell=partial(typer.echo, err=True))
     refusals, policies = Refusals(keep_going), read_policies(policy or [], kind)
     if pairs is not None:
         jobs = read_pairs(pairs, refusals, kind=kind, policies=policies)

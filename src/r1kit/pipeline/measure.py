@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -114,7 +115,7 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
             order = {"stage": ALONE, "recipe": dump_recipe(recipe), "root": str(root), "inputs": {"model": stage.model}}
             team.announce({**order, "runners": "r1kit.pipeline.kinds"})
             assert team.world is not None
-            use_sandbox(recipe.sandbox)
+            use_sandbox(recipe.sandbox, tell=lambda line: print(line, file=sys.stderr))
             outcome = run_stage(
                 RUNNERS["evaluate"],
                 StageContext(

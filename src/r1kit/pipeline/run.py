@@ -244,17 +244,15 @@ class _Run:
 
         beat()
         recorder.heartbeat = beat
-        team.announce(
-            {
-                "stage": name,
-                "recipe": dump_recipe(self.recipe),
-                "root": str(self.run.root),
-                "inputs": {key: str(path) for key, path in inputs.items()},
-                "runners": self.options.runners,
-            }
-        )
+        self._announce(team, name, inputs)
         assert team.world is not None
-        use_sandbox(self.recipe.sandbox)
+        sandboxes: list[str] = []
+
+        def tell(line: str) -> None:
+            recorder.say(f"{name}: {line}")
+            sandboxes.append(line.removeprefix("sandbox: "))
+
+        use_sandbox(self.recipe.sandbox, tell)
         outcome = run_stage(
             runner,
             StageContext(
@@ -284,6 +282,7 @@ class _Run:
                 if path
             },
             **clock.totals(),
+            **({"sandbox": sandboxes[0]} if sandboxes else {}),
             "tokens": {key: int(outcome.tokens.get(key, 0)) for key in ("sampled", "trained", "discarded")},
             # The examples are in the evaluation's own file.
             **({"eval": {k: v for k, v in measured.items() if k != "examples"}} if measured else {}),
@@ -292,6 +291,18 @@ class _Run:
         self._note_lineage(name, inputs, outcome.model)
         self.run.finish(name, record)
         recorder.say(f"{name}: done in {duration(record['seconds'])}")
+
+    def _announce(self, team: Team, name: str, inputs: Mapping[str, Path]) -> None:
+        """Says to the other processes which stage it is."""
+        team.announce(
+            {
+                "stage": name,
+                "recipe": dump_recipe(self.recipe),
+                "root": str(self.run.root),
+                "inputs": {key: str(path) for key, path in inputs.items()},
+                "runners": self.options.runners,
+            }
+        )
 
     def _inputs(self, name: str) -> dict[str, Path]:
         """Models and data a stage starts from, by setting. RunError where what an earlier stage made is gone,

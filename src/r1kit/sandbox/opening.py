@@ -19,7 +19,7 @@ from r1kit.sandbox.protocol import Job, Limits, SandboxError
 Isolation = Literal["private", "shared"]
 
 _PROBE_LIMITS = Limits(cpu_seconds=10.0)
-_UNSAFE = "rlimits"
+UNSAFE = "rlimits"
 _ADVICE = (
     "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap; Fedora: dnf install bubblewrap) and allow "
     "unprivileged user namespaces, or use a Linux kernel with Landlock (5.13 or newer). To run programs with resource "
@@ -54,7 +54,7 @@ def open_sandbox(
     workers = workers or len(os.sched_getaffinity(0))
     refusals, offered = [], find_libraries(libraries)
     for name in TIERS if tier is None else (tier,):
-        if name == _UNSAFE and not allow_unsafe:
+        if name == UNSAFE and not allow_unsafe:
             refusals.append(f"{name}: no isolation, and allow_unsafe is not set")
             continue
         pool = CellPool(name, isolation, workers, offered)
@@ -91,7 +91,7 @@ def probe(pool: CellPool) -> str:
         last = result.stderr.decode(errors="replace").strip().splitlines()[-1:]
         return f"the probe did not run ({result.status}): {result.detail or ' '.join(last)}"
     findings = json.loads(result.reply)
-    return "" if pool.tier == _UNSAFE else ", ".join(findings)
+    return "" if pool.tier == UNSAFE else ", ".join(findings)
 
 
 def lacks(pool: CellPool) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import atexit
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from r1kit.sandbox.opening import open_sandbox
+from r1kit.sandbox.opening import UNSAFE, open_sandbox
 from r1kit.sandbox.pool import CellPool
 
 if (
@@ -16,14 +17,18 @@ if (
 
 _settings: SandboxSettings | None = None
 _opened: dict[SandboxSettings, CellPool] = {}
+_tell: Callable[[str], None] | None = None
 _lock = threading.Lock()
 
 
-def use_sandbox(settings: SandboxSettings) -> None:
-    """From now on `shared_sandbox` is one of these settings: a process that runs a recipe says so before it judges."""
-    global _settings
+def use_sandbox(settings: SandboxSettings | None, tell: Callable[[str], None] | None = None) -> None:
+    """From now on `shared_sandbox` is one of these settings: a process that runs a recipe says so before it judges.
+
+    `tell` is called once, when a judge first needs the sandbox, with a line that says which it is.
+    """
+    global _settings, _tell
     with _lock:
-        _settings = settings
+        _settings, _tell = settings, tell
 
 
 def shared_limits() -> dict[str, float | int]:
@@ -33,6 +38,7 @@ def shared_limits() -> dict[str, float | int]:
 
 def shared_sandbox() -> CellPool:
     """The sandbox that every judge of this process uses. SandboxError where this machine has none of these settings."""
+    global _tell
     from r1kit.config.sandbox import SandboxLimits, SandboxSettings
 
     with _lock:
@@ -41,7 +47,17 @@ def shared_sandbox() -> CellPool:
         if key not in _opened:
             _opened[key] = open_by(key)
             atexit.register(_opened[key].close)
+        if _tell is not None:
+            tell, _tell = _tell, None
+            tell(described(_opened[key]))
         return _opened[key]
+
+
+def described(pool: CellPool) -> str:
+    """Which sandbox it is, in a line for a person."""
+    kept = "no isolation: programs read what this user reads" if pool.tier == UNSAFE else f"isolation {pool.isolation}"
+    offered = f", libraries {' '.join(pool.libraries.names)}" if pool.libraries.names else ""
+    return f"sandbox: tier {pool.tier}, {kept}, {pool.workers} program{'s' * (pool.workers > 1)} at a time{offered}"
 
 
 def close_shared() -> None:
