@@ -150,7 +150,8 @@ def _task(recipe: Recipe) -> Iterator[Check]:
     from r1kit.sandbox import use_sandbox
     from r1kit.tasks import make_task
 
-    use_sandbox(recipe.sandbox)
+    sandboxes: list[str] = []
+    use_sandbox(recipe.sandbox, sandboxes.append)
     task = make_task(_limited(recipe))
     train, test = task.problems("train"), task.problems("test")
     for note in getattr(task, "notes", list)():
@@ -170,6 +171,7 @@ def _task(recipe: Recipe) -> Iterator[Check]:
     yield from _corpora(recipe)
     yield from _enough_problems(recipe, len(train))
     yield _golds(task, [*witnessed(train), *witnessed(test)])
+    yield from (Check("sandbox", True, line.removeprefix("sandbox: ")) for line in sandboxes)
     for name, stage in recipe.stages.items():
         yield from _second_verifier(name, stage, witnessed(test))
         if isinstance(stage, RLSettings):
