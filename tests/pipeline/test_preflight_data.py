@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from r1kit.config import parse_recipe
+from r1kit.config.machine import resolve
 from r1kit.pipeline.lengths import root_model
 from r1kit.pipeline.plan import Shape, plan_stages
 from r1kit.pipeline.preflight_data import data_checks
@@ -87,3 +88,16 @@ def test_recomputing_takes_less_memory() -> None:
     shape = Shape(151936, 896, 24, 14, 2, 64, 4864, True)
     whole, again = (shape.chunked_training_bytes(32768, bf16=False, recompute=r) for r in (False, True))
     assert again < 0.3 * whole
+
+
+@pytest.mark.parametrize("kind", ["preference", "reward_model"])
+def test_training_on_judged_responses_is_in_the_memory_plan(kind: str) -> None:
+    def memory(settings: str) -> int:
+        judged = f"{{kind: {kind}, model: '${{base}}', data: [{{path: pairs.jsonl}}], {settings}}}"
+        text = f"name: x\ntask: countdown\nstages:\n  base: {{kind: pretrain}}\n  judged: {judged}\n"
+        recipe = parse_recipe(text, "recipe.yaml")
+        return {plan.name: plan.memory_bytes for plan in plan_stages(resolve(recipe))}["judged"]
+
+    implicit = ", method: implicit" if kind == "reward_model" else ""
+    assert memory("token_budget: 8192") < memory("token_budget: 65536")
+    assert memory(f"reference: precomputed{implicit}") < memory(f"reference: on_the_fly{implicit}")

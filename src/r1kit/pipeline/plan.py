@@ -10,6 +10,8 @@ from pathlib import Path
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.graph import edge_part, main_model, stage_inputs, stage_order, stage_paths
 from r1kit.config.parts import ModelSettings
+from r1kit.config.preference import PreferenceSettings
+from r1kit.config.reward_model import RewardModelSettings
 from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
 from r1kit.config.supervised import SFTSettings
@@ -156,6 +158,12 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
         train = 3 * work * stage.tokens
     elif isinstance(stage, SFTSettings):
         memory += shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=stage.recompute)
+    elif isinstance(stage, PreferenceSettings | RewardModelSettings):
+        memory += shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=False)
+        refers = isinstance(stage, RewardModelSettings) or stage.needs_reference
+        # A reference whose log-probs are made once is gone before the first step.
+        if refers and stage.reference == "on_the_fly":
+            memory += shape.parameters * (2 if bf16 else 4)
     elif isinstance(stage, RLSettings):
         # A schedule that raises the cap raises what has to fit; the work is that of its dearest phase.
         phases = phases_of(stage)
