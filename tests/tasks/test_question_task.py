@@ -13,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from r1kit.config.errors import ConfigError
 from r1kit.records import Group, Rollout, Verdict
 from r1kit.sandbox import SandboxError
 from r1kit.tasks import close_judges, make_task, question_task, verify_many
 from r1kit.tasks.own_verifier import OwnVerifier
+from r1kit.verifiers.math import JudgeModel
 from r1kit.verifiers.math.verify import default_pool
 
 from .question_files import all_problems, capitals, file_task, task_settings, write_rows
@@ -127,6 +129,29 @@ def test_a_function_in_the_place_of_a_tasks_rule_leaves_the_rule_to_compare_with
     assert [task.verify(problem, text)["accuracy"].score for text in ("mine", right)] == [1, 0]
     assert task.task.verify(problem, right)["accuracy"].correct
     assert task.notes()[-1] == "4 of 4 rows are used"
+
+
+def test_a_model_is_asked_last_where_the_recipe_names_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def ask(model: JudgeModel, text: str) -> str:
+        asked.append((model.url, text))
+        return "SAME"
+
+    monkeypatch.setattr(JudgeModel, "_ask", ask)
+    path = write_rows(tmp_path / "shapes.jsonl", [{"problem": "Which shape is it?", "answer": "a square"}])
+    endpoint = {"url": "http://127.0.0.1:1/v1", "model": "m"}
+    task = file_task(name="math", test_data=path, judge_model=endpoint)
+    (problem,) = task.problems("test")
+    verdict = task.verify(problem, "\\boxed{a regular quadrilateral}")["accuracy"]
+    assert (verdict.score, verdict.voter) == (1.0, "JudgeModel")
+    assert [url for url, _ in asked] == [endpoint["url"]]
+    assert task.verify(problem, "\\boxed{a square}")["accuracy"].voter == "exact"
+    plain = file_task(name="math", test_data=path)
+    assert plain.verify(problem, "\\boxed{a regular quadrilateral}")["accuracy"].reason == "wrong"
+    assert len(asked) == 1
+    with pytest.raises(ConfigError, match=r"judge_model\.url.*expected http"):
+        task_settings(name="math", test_data=path, judge_model={**endpoint, "url": "localhost:8000"})
 
 
 def test_a_blind_answer_is_as_good_as_its_gold_is_common(tmp_path: Path) -> None:

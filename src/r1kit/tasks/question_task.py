@@ -105,7 +105,9 @@ class QuestionTask(ABC):
         if problem.id not in self._judges:
             payload = problem.payload
             try:
-                self._judges[problem.id] = response_judge(payload["kind"], payload["gold"], payload["policy"])
+                self._judges[problem.id] = response_judge(
+                    payload["kind"], payload["gold"], payload["policy"], getattr(self.settings, "judge_model", None)
+                )
             except SandboxError as error:
                 raise UserError(f"task {self.name}: {error}") from None
         return self._judges[problem.id]
@@ -147,10 +149,13 @@ class QuestionTask(ABC):
         return {key: count / len(problems) for key, count in counts.items()}
 
 
-def response_judge(kind: str, gold: Any, policy: Mapping[str, Any]) -> Judge:
-    """The judge of whole responses. KindError as `make_judge`, which takes bare answers of math as well."""
+def response_judge(kind: str, gold: Any, policy: Mapping[str, Any], model: Any = None) -> Judge:
+    """The judge of whole responses. KindError as `make_judge`, which takes bare answers of math as well.
+
+    `model`: of math, the `JudgeModelSettings` of a model to be asked last.
+    """
     if kind == "math":
-        return _math_judge(gold, policy)
+        return _math_judge(gold, policy, model)
     judge = make_judge(kind, gold, policy)
     if kind != "code":
         return judge
@@ -163,13 +168,15 @@ def response_judge(kind: str, gold: Any, policy: Mapping[str, Any]) -> Judge:
     return of_answer
 
 
-def _math_judge(gold: Any, policy: Mapping[str, Any]) -> Judge:
-    from r1kit.verifiers.math import MathPolicy, verify_math
+def _math_judge(gold: Any, policy: Mapping[str, Any], model: Any) -> Judge:
+    from r1kit.verifiers.math import SYMBOLIC, JudgeModel, MathPolicy, verify_math
     from r1kit.verifiers.math.verify import default_pool
 
     default_pool()  # made before threads may ask for it; it starts its workers when one does
-    wanted, rules = text_gold(gold), MathPolicy.from_dict(policy)
-    return lambda prediction, opened=False: verify_math(prediction, wanted, rules, opened=opened)
+    wanted, rules, voters = text_gold(gold), MathPolicy.from_dict(policy), SYMBOLIC
+    if model is not None:
+        voters = (*SYMBOLIC, JudgeModel(model.url, model.model, model.key_variable, model.seconds))
+    return lambda prediction, opened=False: verify_math(prediction, wanted, rules, opened=opened, voters=voters)
 
 
 def _gold_key(payload: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from r1kit.config.data_path import DataPath
-from r1kit.config.fields import Number, Settings
+from r1kit.config.fields import Number, Positive, Settings
 from r1kit.config.suggest import nearest
 from r1kit.config.tasks.questions import QuestionSettings
 
@@ -93,10 +93,27 @@ class CodeOptions(Settings):
     )
 
 
+class JudgeModelSettings(Settings):
+    """A model behind an OpenAI-compatible endpoint. It is asked last, what the tiers before it leave open."""
+
+    url: str = Field(description="base of the endpoint, such as http://localhost:8000/v1")
+    model: str = Field(min_length=1, description="name of the model at the endpoint")
+    key_variable: str = Field("OPENAI_API_KEY", description="environment variable that holds the key")
+    seconds: Positive = Field(30.0, description="without an answer after these the model has no say")
+
+    @field_validator("url")
+    @classmethod
+    def _endpoint(cls, value: str) -> str:
+        if not value.startswith(("http://", "https://")):
+            raise ValueError(f"{value!r}: expected http:// or https://, such as http://localhost:8000/v1")
+        return value
+
+
 class MathSettings(DataTaskSettings):
     """Questions with a mathematical answer."""
 
     name: Literal["math"] = "math"
+    judge_model: JudgeModelSettings | None = Field(None, description="a model to ask what other tiers leave open")
 
 
 class ChoiceSettings(DataTaskSettings, ChoiceOptions):
