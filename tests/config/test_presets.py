@@ -100,7 +100,7 @@ def test_a_mistyped_preset_is_named_with_the_nearest() -> None:
         ({"algorithm": "dapo"}, r"\{preset: dapo\}"),
         ({"algorithm": {"critic": {}}}, "baseline is group"),
         ({"algorithm": {"gae_alpha": 0.05}}, "gae_alpha is set but baseline is group"),
-        ({"algorithm": {"preset": "vapo", "critic": {"trunk": "shared", "minibatches": 2}}}, "the policy's own steps"),
+        ({"algorithm": {"preset": "ppo_orz", "critic": {"trunk": "shared"}}}, "the policy's own steps"),
         ({"algorithm": {"preset": "dapo", "objective": "cispo"}}, "set dual_clip: null"),
         ({"algorithm": {"baseline": "critic", "advantage": "std"}}, "use whiten or none"),
         ({"algorithm": {"process": {}}}, "baseline: leave_one_out"),

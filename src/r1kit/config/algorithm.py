@@ -25,11 +25,11 @@ class CriticSettings(Settings):
     coef: Positive = Field(0.5, description="shared trunk only: weight of the value loss beside the policy's")
     clip: Positive | None = Field(0.2, description="the value moves at most this far from the old one; null is off")
     pretrain_steps: Natural = Field(0, description="first steps that train the critic alone, on a fixed policy (VAPO)")
-    minibatches: Count = Field(1, description="separate trunk only: optimiser steps of the critic per batch")
+    minibatches: Count = Field(1, description="optimiser steps per batch; of a shared trunk, in pretrain_steps only")
 
     @model_validator(mode="after")
     def _own_steps(self) -> CriticSettings:
-        if self.trunk == "shared" and self.minibatches > 1:
+        if self.trunk == "shared" and self.minibatches > 1 and not self.pretrain_steps:
             raise ValueError(
                 f"minibatches is {self.minibatches}, but a head on the policy's trunk is trained in the policy's own "
                 "steps: set critic.minibatches: 1, or trunk: separate"
