@@ -176,6 +176,19 @@ def test_disk_flood(isolated: CellPool) -> None:
     assert_unharmed(isolated)
 
 
+def test_a_flood_of_empty_files(isolated: CellPool) -> None:
+    if isolated.tier == "bubblewrap-single":
+        pytest.skip("bubblewrap gives its file system a size, and no number of files: memory and CPU time bound them")
+    source = """
+        for number in range(50_000):
+            open(f"flood{number}", "w").close()
+        print("all")
+    """
+    result = isolated.run(python(source, limits=SMALL))
+    assert (result.status, result.stdout) == ("failed", b""), result
+    assert_unharmed(isolated)
+
+
 def test_output_flood(isolated: CellPool) -> None:
     limits = Limits(cpu_seconds=5.0, output_bytes=1 * MIB, reply_bytes=1 * MIB)
     for descriptor, status in ((1, "output_limit"), (3, "output_limit"), (2, "cpu_limit")):

@@ -107,14 +107,14 @@ def reap() -> tuple[float, list[int]]:
 
 def disk_use(directory: str) -> float:
     """Bytes allocated below a directory, for the tiers without a file system of a given size; infinite for a nest too
-    deep to be looked into.
+    deep to be looked into. An empty file takes an inode of the host's: none counts less than a page.
     """
     total, todo = 0, [directory]
     while todo:
         try:
             with os.scandir(todo.pop()) as entries:
                 for entry in entries:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
+                    total += max(_PAGE, entry.stat(follow_symlinks=False).st_blocks * 512)
                     if entry.is_dir(follow_symlinks=False):
                         todo.append(entry.path)
         except OSError as error:
