@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from r1kit.config import CountdownSettings
+from r1kit.config import CountdownSettings, parse_recipe
 from r1kit.config.data import DataSettings
+from r1kit.config.errors import ConfigError
 from r1kit.config.generate import GenerateSettings
 from r1kit.curation.generate import describe, generate, make_pair, make_trace
 from r1kit.curation.selection import REASONS, select, select_pairs
@@ -282,3 +283,33 @@ def test_a_stage_of_pairs_writes_what_preference_training_reads(teacher: Path, t
 def test_settings_that_cannot_work(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         settings(**changes)
+
+
+EDGE = """
+name: x
+task: countdown
+stages:
+  base: {kind: pretrain}
+  made: {kind: generate, model: "${base}", MADE}
+  after: {kind: AFTER, model: "${base}", data: [{path: "${made}"}]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("made", "after", "message"),
+    [
+        ("samples: 4", "sft", ""),
+        ("pairs: verdict", "preference", ""),
+        ("pairs: verdict", "preference, method: kto, labelled: false", ""),
+        ("pairs: verdict", "sft", "makes pairs, and sft learns answers"),
+        ("samples: 4", "preference", "makes no pairs: name a stage of kind generate with pairs: verdict"),
+        ("pairs: verdict", "preference, method: kto", "has no labelled responses, as kto reads them"),
+    ],
+)
+def test_pairs_go_where_pairs_are_read(made: str, after: str, message: str) -> None:
+    text = EDGE.replace("MADE", made).replace("AFTER", after)
+    if not message:
+        parse_recipe(text, "x.yaml")
+        return
+    with pytest.raises(ConfigError, match=rf"x.yaml:7: stages.after.data\[0\].path is \$\{{made\}}, which {message}"):
+        parse_recipe(text, "x.yaml")

@@ -64,6 +64,18 @@ def _only_scores(stage: StageSettings) -> bool:
     return stage.kind == "reward_model" and getattr(stage, "method", None) != "implicit"
 
 
+def _other_rows(stage: StageSettings, key: str, upstream: StageSettings) -> str:
+    """What is wrong where one side of an edge of data makes pairs and the other reads none, or the reverse; else ""."""
+    if not key.startswith("data") or stage.kind not in ("sft", "preference"):
+        return ""
+    pairs = bool(getattr(upstream, "pairs", None))
+    if stage.kind == "sft":
+        return "makes pairs, and sft learns answers: leave pairs out there" if pairs else ""
+    if getattr(stage, "takes_labels", False):
+        return "has no labelled responses, as kto reads them: set labelled: false for pairs of a generate stage"
+    return "" if pairs else "makes no pairs: name a stage of kind generate with pairs: verdict"
+
+
 def _listed(names: list[str]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
 
@@ -132,4 +144,6 @@ def check_edges(recipe: Recipe, origins: Origins | None = None, filename: str = 
                     f"{place}: stages.{name}.{key} is ${{{upstream}}}, a reward model, which cannot write text: name a "
                     "stage that makes a language model"
                 )
+            if other := _other_rows(stage, key, recipe.stages[upstream]):
+                raise ConfigError(f"{place}: stages.{name}.{key} is ${{{upstream}}}, which {other}")
     stage_order(recipe)
