@@ -83,6 +83,19 @@ def test_libraries_by_name_and_no_others(tier: str) -> None:
         assert again.stdout == b"3\n", again
 
 
+@pytest.mark.parametrize("tier", ["bubblewrap", "bubblewrap-single", "unshare", "landlock"])
+def test_a_library_below_what_programs_have_for_themselves(tier: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs have a /tmp of their own, which would cover an environment that lies there."""
+    open_or_skip(tier, workers=1).close()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        (Path(folder) / "tmp_one.py").write_text("x = 41")
+        monkeypatch.syspath_prepend(folder)
+        with open_sandbox(tier=tier, libraries=("tmp_one",), workers=1) as sandbox:
+            result = sandbox.run(python("import tmp_one; print(tmp_one.x + 1)"))
+            assert (result.status, result.stdout) == ("ok", b"42\n"), result
+
+
 def test_a_library_that_is_not_there_is_named() -> None:
     with pytest.raises(SandboxError, match="'no_such_library' is not installed here"):
         open_sandbox(libraries=("no_such_library",))

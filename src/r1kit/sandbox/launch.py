@@ -158,14 +158,14 @@ def _system() -> tuple[list[str], dict[str, str]]:
     return shown, links
 
 
-def _bubblewrap(shown: list[str], links: dict[str, str], box_bytes: int | None) -> list[str]:
+def _bubblewrap(shown: Mapping[str, str], links: dict[str, str], box_bytes: int | None) -> list[str]:
     program = shutil.which("bwrap")
     if program is None:
         raise SandboxError("bubblewrap is not installed (no bwrap on PATH; Debian: apt-get install bubblewrap)")
     command = [program, "--unshare-all", "--unshare-user", "--uid", "1000", "--gid", "1000", "--as-pid-1"]
     command += ["--new-session", "--chdir", "/"]
-    for path in shown:
-        command += ["--ro-bind", path, path]
+    for place, path in shown.items():
+        command += ["--ro-bind", path, place]
     # Not --dev: for its terminals bubblewrap makes a second user namespace, without rights over the first.
     for device in DEVICES:
         command += ["--dev-bind", device, device]
@@ -184,9 +184,12 @@ def plan(tier: str, *, isolation: str, box: str, box_bytes: int, libraries: Libr
     """The start of one cell. `box`: a directory of the host for the tiers without a file system of their own;
     `box_bytes`: the size of the file system where it is made before the program is known.
     """
-    shown, links = _system()
-    shown += libraries.paths
+    system, links = _system()
     namespaces = tier in ("bubblewrap", "unshare")
+    own_root = namespaces or tier == "bubblewrap-single"
+    # Under a root of their own libraries have a place of their own: theirs may lie below what is covered, such as /tmp.
+    offered = {f"/libraries/{os.path.basename(path)}" if own_root else path: path for path in libraries.paths}
+    shown = {**{path: path for path in system}, **offered}  # what programs see, and where it lies on the host
     settings = {
         "tier": tier,
         "private": namespaces and isolation == "private",
@@ -196,12 +199,12 @@ def plan(tier: str, *, isolation: str, box: str, box_bytes: int, libraries: Libr
         "drop_bounding_set": namespaces,
         "enter_namespaces": tier == "unshare",
         "shown": shown,
-        "readable": shown + [link for link in links if link.startswith(("/bin", "/sbin", "/lib"))],
+        "readable": list(shown) + [link for link in links if link.startswith(("/bin", "/sbin", "/lib"))],
         "links": links,
         "devices": DEVICES,
         "protected": (),
         "libraries": libraries.names,
-        "library_paths": libraries.paths,
+        "library_paths": list(offered),
     }
     python = [find_python(), "-s", "-S", "-c", _BOOT]  # not -I, which ignores the hash seed
     single = tier == "bubblewrap-single"

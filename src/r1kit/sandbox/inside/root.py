@@ -13,8 +13,10 @@ _MOUNT_SETATTR, _AT_RECURSIVE = 442, 0x8000  # the same number on both machines
 _RDONLY, _NOSUID = 1, 2
 
 
-def enter(shown: list[str], links: dict[str, str], devices: list[str]) -> None:
-    """Every namespace, then a root that holds `shown` read-only and `links`. OSError names a refused call."""
+def enter(shown: dict[str, str], links: dict[str, str], devices: list[str]) -> None:
+    """Every namespace, then a root with `links` and, read-only, `shown` (place: path on the host). OSError names a
+    refused call.
+    """
     uid, gid = os.getuid(), os.getgid()
     kernel.unshare(
         kernel.NEWUSER | kernel.NEWNS | kernel.NEWPID | kernel.NEWNET | kernel.NEWIPC | kernel.NEWUTS | kernel.NEWCGROUP
@@ -31,16 +33,16 @@ def enter(shown: list[str], links: dict[str, str], devices: list[str]) -> None:
     _build(shown, links, devices)
 
 
-def _build(shown: list[str], links: dict[str, str], devices: list[str]) -> None:
+def _build(shown: dict[str, str], links: dict[str, str], devices: list[str]) -> None:
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     new = _NEW_ROOT
     # What is shown may lie below /tmp itself (a Python of one's own): hold it by descriptor before it is covered.
-    held = {path: os.open(path, os.O_PATH) for path in shown}
+    held = {place: os.open(path, os.O_PATH) for place, path in shown.items()}
     kernel.mount("root", new, "tmpfs", kernel.MS_NOSUID, "mode=755,size=1m")
     for name in ("box", "proc", "old"):
         os.mkdir(f"{new}/{name}", 0o755)
-    for path, fd in held.items():
-        target = new + path
+    for place, fd in held.items():
+        target = new + place
         if os.path.isdir(f"/proc/self/fd/{fd}"):
             os.makedirs(target, exist_ok=True)
         else:
