@@ -14,8 +14,13 @@ from r1kit.sandbox.launch import Libraries
 from r1kit.sandbox.protocol import Job, Result
 
 NONE = Libraries()
-_ATTEMPTS = 6
+# A cell that was lost with a program in it says that somebody kills; one that cannot even start, that none will.
+_ATTEMPTS, _STARTS = 24, 6
 _BELIEVED = 4  # ends by SIGKILL in runs of one job before that is the program's own doing
+
+
+class _Unstarted(CellLost):
+    """A cell that did not come up."""
 
 
 def check_job(job: Job) -> None:
@@ -55,13 +60,14 @@ class CellPool:
         return self._run(job, _Turn())
 
     def _run(self, job: Job, turn: _Turn) -> Result:
-        trouble, killed = "", 0
-        for _ in range(_ATTEMPTS):
+        trouble, killed, attempts, unstarted = "", 0, 0, 0
+        while attempts < _ATTEMPTS and unstarted < _STARTS:
+            attempts += 1
             with self._slots:
                 try:
                     result = self._attempt(job, turn)
                 except CellLost as error:
-                    trouble = str(error)
+                    trouble, unstarted = str(error), unstarted + 1 if isinstance(error, _Unstarted) else 0
                     continue
             if turn.cancelled:
                 return result
@@ -75,7 +81,7 @@ class CellPool:
                 return result
             else:
                 trouble = result.detail
-        return Result("sandbox_failed", detail=f"{trouble} (tried {_ATTEMPTS} times)")
+        return Result("sandbox_failed", detail=f"{trouble} (tried {attempts} times)")
 
     def _attempt(self, job: Job, turn: _Turn) -> Result:
         cell = self._take(job)
@@ -103,7 +109,10 @@ class CellPool:
                 self._owner, self._idle = os.getpid(), []
             if self._idle:
                 return self._idle.pop()
-        return Cell(self.tier, self.isolation, self.libraries, job.limits, payload_bytes(job))
+        try:
+            return Cell(self.tier, self.isolation, self.libraries, job.limits, payload_bytes(job))
+        except CellLost as error:
+            raise _Unstarted(str(error)) from error
 
     def _give_back(self, cell: Cell, fine: bool) -> None:
         with self._lock:
