@@ -20,6 +20,7 @@ from r1kit.sandbox import Job, Sandbox, SandboxError, open_sandbox
 from r1kit.verifiers.code import CodeProblem, judge_code
 from r1kit.verifiers.code.formats import from_humaneval, from_leetcode, from_mbpp, from_taco
 from r1kit.verifiers.code.judge import completed
+from r1kit.verifiers.code.libraries import library_files
 
 from .conftest import Rows
 from .mutants import mutants
@@ -113,8 +114,8 @@ def plainly_passes(source: str, problem: CodeProblem, sandbox: Sandbox) -> bool:
     text = "\n".join(
         [problem.prelude, completed(source, problem), problem.assertions, call, "open(3, 'w').write('end')"]
     )
-    job = Job(("python", "main.py"), {"main.py": text.encode()}, limits=problem.limits)
-    result = sandbox.run(job)
+    files = {"main.py": text.encode(), **library_files(text)}
+    result = sandbox.run(Job(("python", "main.py"), files, limits=problem.limits))
     return result.status == "ok" and result.reply == b"end"
 
 
