@@ -10,8 +10,7 @@ from pydantic import Field, model_validator
 from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
-from r1kit.config.stage import ScheduledSettings
-from r1kit.config.suggest import nearest
+from r1kit.config.stage import ScheduledSettings, check_methods, check_passes, under_preset
 
 Method = Literal["dpo", "ipo", "nca", "simpo", "kto", "orpo"]
 HeldOutShare = Annotated[float, Field(ge=0, lt=1)]
@@ -82,35 +81,18 @@ class PreferenceSettings(ScheduledSettings):
     @classmethod
     def _filled(cls, raw: Any) -> Any:
         """The preset's settings under those that the recipe names."""
-        if not isinstance(raw, dict) or raw.get("preset") is None:
-            return raw
-        name = raw["preset"]
-        if name not in PRESETS:
-            raise ValueError(f"preset is {name!r}{nearest(str(name), PRESETS)}: expected one of {', '.join(PRESETS)}")
-        filled = {**PRESETS[name], **raw}
-        own = raw.get("optimizer", {})
-        if isinstance(own, dict):
-            filled["optimizer"] = {**PRESETS[name]["optimizer"], **own}
-        return filled
+        return under_preset(raw, PRESETS) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _possible(self) -> PreferenceSettings:
-        for name, method in _ONLY.items():
-            if self.method != method and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is {getattr(self, name)}, which only method {method} reads: remove it")
+        check_methods(self, _ONLY)
         if not self.needs_reference and self.reference_model is not None:
             raise ValueError(f"reference_model is set, but method {self.method} has no reference: remove it")
         if self.method == "kto" and self.nll_coef:
             raise ValueError(f"nll_coef is {self.nll_coef}: kto has no chosen response to raise; remove it")
         if self.method == "kto" and self.batch_size < 2:
             raise ValueError("batch_size is 1: kto compares with the responses to other prompts of a step; raise it")
-        if self.token_budget < self.max_tokens:
-            raise ValueError(
-                f"token_budget is {self.token_budget}, smaller than one sequence of max_tokens {self.max_tokens}: "
-                f"set it to {self.max_tokens} or more (a pair that is larger is run one response at a time)"
-            )
-        if self.warmup_steps and self.warmup_share:
-            raise ValueError(f"warmup_steps {self.warmup_steps} and warmup_share {self.warmup_share}: set one of them")
+        check_passes(self, " (a pair that is larger is run one response at a time)")
         return self
 
     @property

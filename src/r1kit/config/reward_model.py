@@ -11,8 +11,7 @@ from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
 from r1kit.config.preference import HeldOutShare
-from r1kit.config.stage import ScheduledSettings
-from r1kit.config.suggest import nearest
+from r1kit.config.stage import ScheduledSettings, check_methods, check_passes, under_preset
 
 Method = Literal["pairwise", "pointwise", "process", "implicit"]
 _R1 = {"batch_size": 256, "max_tokens": 8192, "epochs": 1, "optimizer": {"lr": 6e-6}}
@@ -88,31 +87,14 @@ class RewardModelSettings(ScheduledSettings):
     @classmethod
     def _filled(cls, raw: Any) -> Any:
         """The preset's settings under those that the recipe names."""
-        if not isinstance(raw, dict) or raw.get("preset") is None:
-            return raw
-        name = raw["preset"]
-        if name not in PRESETS:
-            raise ValueError(f"preset is {name!r}{nearest(str(name), PRESETS)}: expected one of {', '.join(PRESETS)}")
-        filled = {**PRESETS[name], **raw}
-        own = raw.get("optimizer", {})
-        if isinstance(own, dict):
-            filled["optimizer"] = {**PRESETS[name]["optimizer"], **own}
-        return filled
+        return under_preset(raw, PRESETS) if isinstance(raw, dict) else raw
 
     @model_validator(mode="after")
     def _possible(self) -> RewardModelSettings:
-        for name, method in _ONLY.items():
-            if self.method != method and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} is {getattr(self, name)!r}, which only method {method} reads: remove it")
+        check_methods(self, _ONLY)
         if self.method == "process" and self.too_long == "cut":
             raise ValueError("too_long is cut: a solution cut short loses the labels of its last steps; use drop")
         if self.evaluate.every:
             raise ValueError("evaluate.every is set, but a reward model samples nothing: use measure_every")
-        if self.token_budget < self.max_tokens:
-            raise ValueError(
-                f"token_budget is {self.token_budget}, smaller than one sequence of max_tokens {self.max_tokens}: "
-                f"set it to {self.max_tokens} or more (a pair that is larger is run one response at a time)"
-            )
-        if self.warmup_steps and self.warmup_share:
-            raise ValueError(f"warmup_steps {self.warmup_steps} and warmup_share {self.warmup_share}: set one of them")
+        check_passes(self, " (a pair that is larger is run one response at a time)")
         return self

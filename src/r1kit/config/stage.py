@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from r1kit.config.fields import Count, Native, Natural, NonNegative, Settings
 from r1kit.config.parts import OptimizerSettings, TrainingEvalSettings
+from r1kit.config.suggest import nearest
 
 DType = Literal["auto", "float32", "bfloat16"]
 Decay = Literal["linear", "cosine", "constant"]
@@ -52,3 +54,36 @@ class CompiledSettings(ScheduledSettings):
     """Training whose forward and backward pass can run in C++."""
 
     native: Native = Field("off", description="this stage's own choice of the recipe's `native`")
+
+
+def under_preset(raw: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Raw settings of a stage over those of the preset that they name; the optimizer's are joined one by one."""
+    name = raw.get("preset")
+    if name is None:
+        return dict(raw)
+    if name not in presets:
+        raise ValueError(f"preset is {name!r}{nearest(str(name), presets)}: expected one of {', '.join(presets)}")
+    filled = {**presets[name], **raw}
+    own = raw.get("optimizer", {})
+    if isinstance(own, dict) and "optimizer" in presets[name]:
+        filled["optimizer"] = {**presets[name]["optimizer"], **own}
+    return filled
+
+
+def check_methods(stage: Any, only: Mapping[str, str]) -> None:
+    """Refuse settings that the stage's method does not read; `only`: the one method that reads each of them."""
+    for name, method in only.items():
+        value = getattr(stage, name)
+        if stage.method != method and value != type(stage).model_fields[name].default:
+            raise ValueError(f"{name} is {value!r}, which only method {method} reads: remove it")
+
+
+def check_passes(stage: Any, larger: str = "") -> None:
+    """Refuse a budget below one sequence, and two warm-ups; `larger`: what becomes of a unit of several sequences."""
+    if stage.token_budget < stage.max_tokens:
+        raise ValueError(
+            f"token_budget is {stage.token_budget}, smaller than one sequence of max_tokens {stage.max_tokens}: "
+            f"set it to {stage.max_tokens} or more{larger}"
+        )
+    if stage.warmup_steps and stage.warmup_share:
+        raise ValueError(f"warmup_steps {stage.warmup_steps} and warmup_share {stage.warmup_share}: set one of them")

@@ -11,8 +11,7 @@ from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
 from r1kit.config.rl import LoRASettings
-from r1kit.config.stage import CompiledSettings, Decay
-from r1kit.config.suggest import nearest
+from r1kit.config.stage import CompiledSettings, Decay, check_passes, under_preset
 
 TOKEN_BUDGET = 16384
 _ADAMW = {"lr": 1e-5, "betas": [0.9, 0.999]}
@@ -143,14 +142,11 @@ class SFTSettings(CompiledSettings):
         """The preset's settings under those that the recipe names."""
         if not isinstance(raw, dict):
             return raw
-        name = raw.get("preset")
-        if name is not None and name not in PRESETS:
-            raise ValueError(f"preset is {name!r}{nearest(str(name), PRESETS)}: expected one of {', '.join(PRESETS)}")
-        preset = PRESETS[name] if name is not None else {}
-        filled = {**preset, **raw}
+        filled = under_preset(raw, PRESETS)
         own = raw.get("optimizer", {})
-        if isinstance(own, dict) and own.get("name", "adamw") == "adamw":
-            filled["optimizer"] = {**_ADAMW, **preset.get("optimizer", {}), **own}
+        if isinstance(own, dict):  # what presets say of adamw means nothing to another optimizer
+            adamw = own.get("name", "adamw") == "adamw"
+            filled["optimizer"] = {**_ADAMW, **filled.get("optimizer", {})} if adamw else own
         longest = filled.get("max_tokens")
         if isinstance(longest, int) and longest > TOKEN_BUDGET:
             filled.setdefault("token_budget", longest)
@@ -158,13 +154,7 @@ class SFTSettings(CompiledSettings):
 
     @model_validator(mode="after")
     def _possible(self) -> SFTSettings:
-        if self.token_budget < self.max_tokens:
-            raise ValueError(
-                f"token_budget is {self.token_budget}, smaller than one sequence of max_tokens {self.max_tokens}: "
-                f"set it to {self.max_tokens} or more"
-            )
-        if self.warmup_steps and self.warmup_share:
-            raise ValueError(f"warmup_steps {self.warmup_steps} and warmup_share {self.warmup_share}: set one of them")
+        check_passes(self)
         if not (self.thought_weight or self.answer_weight):
             raise ValueError("thought_weight and answer_weight are both 0: nothing would be learned")
         if self.select == "loss" and not self.held_out_share:

@@ -38,6 +38,11 @@ class StageContext:
         return self.inputs.get("model")
 
     @property
+    def shared(self) -> dict[str, Any]:
+        """What every kind of stage that makes something is told, whatever it makes."""
+        return {"stage": self.name, "seed": self.seed, "world": self.world, "recorder": self.recorder}
+
+    @property
     def checkpoints(self) -> Path:
         return self.root / "checkpoints" / self.name
 
@@ -52,14 +57,11 @@ def run_pretrain(context: StageContext) -> StageOutcome:
     assert isinstance(context.settings, PretrainSettings)
     return pretrain(
         context.settings,
-        stage=context.name,
         task=make_task(context.task),
         task_settings=context.task,
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.checkpoints,
         dtype=context.dtype,
+        **context.shared,
     )
 
 
@@ -71,14 +73,11 @@ def run_generate(context: StageContext) -> StageOutcome:
     assert context.model is not None
     return generate(
         context.settings,
-        stage=context.name,
         model_path=context.model,
         task=make_task(context.task),
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.root / "data" / context.name,
         dtype=context.dtype,
+        **context.shared,
     )
 
 
@@ -88,12 +87,9 @@ def run_journey(context: StageContext) -> StageOutcome:
 
     return write_journeys(
         context.settings,
-        stage=context.name,
         task=make_task(context.task),
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.root / "data" / context.name,
+        **context.shared,
     )
 
 
@@ -105,15 +101,12 @@ def run_sft(context: StageContext) -> StageOutcome:
     assert context.model is not None
     return train_sft(
         context.settings,
-        stage=context.name,
         model_path=context.model,
         data_paths={i: context.inputs[f"data[{i}].path"] for i in range(len(context.settings.data))},
         task=make_task(context.task),
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.checkpoints,
         dtype=context.dtype,
+        **context.shared,
     )
 
 
@@ -123,14 +116,11 @@ def run_preference(context: StageContext) -> StageOutcome:
 
     return train_preference(
         context.settings,
-        stage=context.name,
         inputs=context.inputs,
         task=make_task(context.task),
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.checkpoints,
         dtype=context.dtype,
+        **context.shared,
     )
 
 
@@ -139,13 +129,10 @@ def run_reward_model(context: StageContext) -> StageOutcome:
 
     return train_reward_model(
         context.settings,
-        stage=context.name,
         inputs=context.inputs,
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.checkpoints,
         dtype=context.dtype,
+        **context.shared,
     )
 
 
@@ -164,15 +151,12 @@ def run_rl(context: StageContext) -> StageOutcome:
     judges = {part: path for key, path in context.inputs.items() if (part := edge_part(key)) is not None}
     return train_rl(
         context.settings,
-        stage=context.name,
         model_path=context.model,
         task=make_task(context.task),
-        seed=context.seed,
-        world=context.world,
-        recorder=context.recorder,
         directory=context.checkpoints,
         dtype=context.dtype,
         judges=judges,
+        **context.shared,
     )
 
 

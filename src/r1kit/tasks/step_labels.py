@@ -12,16 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from r1kit.config.data import DataSettings
-from r1kit.config.errors import UserError
 from r1kit.records import Message
 from r1kit.tasks.conversations import PROMPT, read_turns
 from r1kit.tasks.data_files import read_rows
-from r1kit.tasks.traces import BadRow, BadRowError, data_files
+from r1kit.tasks.traces import GoodRows
 
 STEPS = ("steps", "completions")
 SHEPHERD_MARK = "ки"
-KEPT_BAD_ROWS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,44 +32,18 @@ class RatedSteps:
     human: bool
 
 
-class StepReading:
-    """The good rows of a data set, read as they are asked for; counts are whole after the iteration."""
+class StepReading(GoodRows[RatedSteps]):
+    """Rows of steps with their labels."""
 
-    def __init__(self, settings: DataSettings, path: str | Path | None = None) -> None:
-        self.settings = settings
-        self.files = data_files(path if path is not None else settings.path)
-        self.read = self.skipped = 0
-        self.bad: list[BadRow] = []
-
-    def __iter__(self) -> Iterator[RatedSteps]:
-        self.read = self.skipped = given = 0
-        self.bad = []
-        for row in (row for file in self.files for row in read_rows(file)):
-            if self.settings.max_rows is not None and given >= self.settings.max_rows:
-                return
+    def _file(self, path: Path) -> Iterator[RatedSteps]:
+        for row in read_rows(path):
             self.read += 1
             try:
                 if row.error:
                     raise ValueError(row.error)
-                found = rated_steps(row.data, row.place, self.settings.system)
+                yield rated_steps(row.data, row.place, self.settings.system)
             except (ValueError, KeyError, TypeError, IndexError) as error:
                 self._note(row.place, str(error))
-                continue
-            given += 1
-            yield found
-
-    def _note(self, place: str, reason: str) -> None:
-        if self.settings.bad_rows == "fatal":
-            raise BadRowError(f"{place}: {reason}. Mend the row, or set bad_rows: skip to go on without such rows")
-        self.skipped += 1
-        if len(self.bad) < KEPT_BAD_ROWS:
-            self.bad.append(BadRow(place, reason))
-
-    def require_rows(self) -> None:
-        """UserError where nothing could be used."""
-        if self.read == self.skipped:
-            first = f"; the first: {self.bad[0].place}: {self.bad[0].reason}" if self.bad else ""
-            raise UserError(f"{self.settings.path}: none of its {self.read} rows can be used{first}")
 
 
 def rated_steps(data: Mapping[str, Any], place: str, system: str | None = None) -> RatedSteps:

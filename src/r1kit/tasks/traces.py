@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain, islice
@@ -43,14 +44,14 @@ class BadRow:
     reason: str
 
 
-class Reading(Generic[T]):
+class GoodRows(ABC, Generic[T]):
     """The good rows of a data set in order, read as they are asked for; counts are whole after the iteration.
 
     `read` rows were looked at, `skipped` of them could not be used; `bad` holds the first of these.
     """
 
-    def __init__(self, settings: DataSettings, form: str, convert: Convert[T], path: str | Path | None) -> None:
-        self.settings, self.form, self.convert = settings, form, convert
+    def __init__(self, settings: DataSettings, path: str | Path | None = None) -> None:
+        self.settings = settings
         self.files = data_files(path if path is not None else settings.path)
         self.read = self.skipped = 0
         self.bad: list[BadRow] = []
@@ -59,6 +60,31 @@ class Reading(Generic[T]):
         self.read = self.skipped = 0
         self.bad = []
         yield from islice(chain.from_iterable(map(self._file, self.files)), self.settings.max_rows)
+
+    @abstractmethod
+    def _file(self, path: Path) -> Iterator[T]:
+        """The good rows of one file; every row is counted in `read`, and `_note` gets the bad ones."""
+
+    def _note(self, place: str, reason: str) -> None:
+        if self.settings.bad_rows == "fatal":
+            raise BadRowError(f"{place}: {reason}. Mend the row, or set bad_rows: skip to go on without such rows")
+        self.skipped += 1
+        if len(self.bad) < KEPT_BAD_ROWS:
+            self.bad.append(BadRow(place, reason))
+
+    def require_rows(self) -> None:
+        """UserError where nothing could be used: training on nothing is never what was meant."""
+        if self.read == self.skipped:
+            first = f"; the first: {self.bad[0].place}: {self.bad[0].reason}" if self.bad else ""
+            raise UserError(f"{self.settings.path}: none of its {self.read} rows can be used{first}")
+
+
+class Reading(GoodRows[T]):
+    """Rows of conversations in any of the published forms."""
+
+    def __init__(self, settings: DataSettings, form: str, convert: Convert[T], path: str | Path | None) -> None:
+        super().__init__(settings, path)
+        self.form, self.convert = form, convert
 
     def _file(self, path: Path) -> Iterator[T]:
         rows = read_rows(path)
@@ -76,19 +102,6 @@ class Reading(Generic[T]):
                 yield self.convert(row, columns, f"{path.name}:{row.number}", self.settings)
             except (ValueError, KeyError, TypeError) as error:
                 self._note(row.place, str(error))
-
-    def _note(self, place: str, reason: str) -> None:
-        if self.settings.bad_rows == "fatal":
-            raise BadRowError(f"{place}: {reason}. Mend the row, or set bad_rows: skip to go on without such rows")
-        self.skipped += 1
-        if len(self.bad) < KEPT_BAD_ROWS:
-            self.bad.append(BadRow(place, reason))
-
-    def require_rows(self) -> None:
-        """UserError where nothing could be used: training on nothing is never what was meant."""
-        if self.read == self.skipped:
-            first = f"; the first: {self.bad[0].place}: {self.bad[0].reason}" if self.bad else ""
-            raise UserError(f"{self.settings.path}: none of its {self.read} rows can be used{first}")
 
 
 def read_traces(settings: DataSettings, path: str | Path | None = None) -> Reading[Trace]:

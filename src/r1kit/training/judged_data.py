@@ -17,8 +17,7 @@ from r1kit.models.chat import PromptError
 from r1kit.models.conversation import CONTEXT, ConversationEncoder
 from r1kit.models.marked import MarkedSequence
 from r1kit.records import Message
-from r1kit.tasks.step_labels import StepReading
-from r1kit.tasks.traces import BadRow, BadRowError, Reading, read_labelled, read_pairs
+from r1kit.tasks.traces import BadRow, BadRowError, GoodRows, read_labelled, read_pairs
 from r1kit.training.units import Unit
 
 SHOWN = 3
@@ -109,7 +108,7 @@ class Collector:
         self.data.counts["cut"] += sum(len(s) > longest for s in judged.unit)
         return Judged(cut, judged.prompt, judged.labels)
 
-    def finish(self, path: str, reading: Reading[Any] | StepReading) -> None:
+    def finish(self, path: str, reading: GoodRows[Any]) -> None:
         """The counts of a data set that was read to its end. UserError where none of its rows can be used."""
         reading.require_rows()
         self.data.counts["skipped"] += reading.skipped

@@ -11,11 +11,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from r1kit.config.errors import UserError
 from r1kit.training.parallel import World
 
 
@@ -264,6 +265,17 @@ def schedule(step: int, total: int, *, warmup: int, decay: str, minimum: float =
     if decay == "cosine":
         return minimum + (1.0 - minimum) * 0.5 * (1.0 + math.cos(math.pi * progress))
     raise ValueError(f"decay is {decay!r}: expected 'constant', 'linear' or 'cosine'")
+
+
+def warmup_length(settings: Any, stage: str, total: int) -> int:
+    """Steps in which the learning rate rises. UserError where it would never reach its peak."""
+    warmup = settings.warmup_steps or round(settings.warmup_share * total)
+    if warmup > total:
+        raise UserError(
+            f"{stage}: warmup_steps is {warmup}, but the data make {total} steps: the learning rate would never reach "
+            "lr; lower warmup_steps or train longer"
+        )
+    return int(warmup)
 
 
 def _wide(matrix: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from r1kit.training.checkpoints import checkpoint_path
 from r1kit.training.conversations import EncodedData, as_sequence, encode_data
 from r1kit.training.held_out import HeldOut
 from r1kit.training.neftune import EmbeddingNoise
-from r1kit.training.optim import schedule
+from r1kit.training.optim import schedule, warmup_length
 from r1kit.training.parallel import World
 from r1kit.training.recompute import recompute_activations
 from r1kit.training.recorder import Interrupted, Recorder, StageOutcome
@@ -96,7 +96,7 @@ class SFTRun:
         self.streams = [s for one in self.data.sets for s in one]
         self.batches = make_batches(settings, self.data, derived_seed(seed, stage, "batches"))
         self.total = min(self.batches.steps, settings.max_steps or self.batches.steps)
-        self.warmup = warmup_steps(settings, stage, self.total)
+        self.warmup = warmup_length(settings, stage, self.total)
         self.session = Session(
             directory,
             world,
@@ -294,17 +294,6 @@ def prepared_tokenizer(model_path: Path, settings: Any) -> tuple[Any, list[str]]
         if settings.chat_template.startswith("chatml"):
             wanted = (*CHATML_TOKENS, *wanted)
     return tokenizer, add_tokens(tokenizer, wanted)
-
-
-def warmup_steps(settings: Any, stage: str, total: int) -> int:
-    """Steps in which the learning rate rises. UserError where it would never reach its peak."""
-    warmup = settings.warmup_steps or round(settings.warmup_share * total)
-    if warmup > total:
-        raise UserError(
-            f"{stage}: warmup_steps is {warmup}, but the data make {total} steps: the learning rate would never reach "
-            "lr; lower warmup_steps or train longer"
-        )
-    return int(warmup)
 
 
 def make_batches(settings: Any, data: EncodedData, seed: int) -> Batches:

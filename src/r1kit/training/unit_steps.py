@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from r1kit.config.errors import UserError
 from r1kit.training.checkpoints import checkpoint_path
-from r1kit.training.optim import schedule
+from r1kit.training.optim import schedule, warmup_length
 from r1kit.training.recorder import Interrupted, Recorder
 from r1kit.training.sampling import derived_seed
 from r1kit.training.session import Session
@@ -73,7 +72,7 @@ class Trainee(Protocol):
 def train_epochs(trainee: Trainee, order: UnitOrder, settings: Any, stage: str, recorder: Recorder) -> Path:
     """Train to the end of the last epoch; the path of the last checkpoint. Interrupted where the user asks to stop."""
     session, world, total = trainee.session, trainee.session.world, order.steps
-    warmup = _warmup(settings, stage, total)
+    warmup = warmup_length(settings, stage, total)
     for step in range(session.start_step + 1, total + 1):
         started = time.perf_counter()
         scale = schedule(step - 1, total, warmup=warmup, decay=settings.decay, minimum=settings.lr_floor)
@@ -90,17 +89,6 @@ def train_epochs(trainee: Trainee, order: UnitOrder, settings: Any, stage: str, 
         if stop and step < total:
             raise Interrupted(f"{stage}: stopped after step {step} of {total}; the same command goes on from there")
     return checkpoint_path(session.directory, total)
-
-
-def _warmup(settings: Any, stage: str, total: int) -> int:
-    """Steps in which the learning rate rises. UserError where it would never reach its peak."""
-    warmup = settings.warmup_steps or round(settings.warmup_share * total)
-    if warmup > total:
-        raise UserError(
-            f"{stage}: warmup_steps is {warmup}, but the data make {total} steps: the learning rate would never reach "
-            "lr; lower warmup_steps or train longer"
-        )
-    return int(warmup)
 
 
 def optimise(
