@@ -126,7 +126,7 @@ def ablation(recipe: Recipe) -> list[Contestant]:
 
 def contest(recipe: Recipe, contestants: Sequence[Contestant], steps: int) -> Recipe:
     """The recipe with an rl stage and an evaluation for each contestant in place of its own."""
-    data = recipe.model_dump(mode="json")
+    data = recipe.model_dump(mode="json", exclude_unset=True)  # what it leaves open stays open: native, for one
     stages = data["stages"]
     rl, final = stages.pop("rl"), stages.pop("final")
     for one in contestants:

@@ -11,6 +11,7 @@ import pytest
 
 from r1kit.config import ConfigError, Recipe, dump_recipe, load_recipe, parse_recipe, stage_inputs, stage_order
 from r1kit.config.schema import STAGE_KINDS
+from r1kit.config.yaml_source import read_yaml
 
 RECIPE = """\
 name: small
@@ -202,3 +203,23 @@ def test_key_that_yaml_takes_for_a_truth_value() -> None:
 
 def test_alias_that_contains_itself() -> None:
     assert "contains itself" in refusal(text="name: &a [*a]\n")
+
+
+def test_merged_keys_go_below_the_mapping_s_own() -> None:
+    text = """list:
+- &a {p: 1, q: {r: 2, s: 3}}
+- &b {p: 4, t: 5}
+both: {p: 6, <<: [*a, *b]}
+last: {<<: *a, q: {r: 7}}
+"""
+    source = read_yaml(text, "here.yaml")
+    assert source.data["both"] == {"p": 6, "q": {"r": 2, "s": 3}, "t": 5}
+    assert source.data["last"] == {"p": 1, "q": {"r": 7}}
+    assert source.origins[("both", "q", "r")] == "here.yaml:2"
+    assert source.origins[("last", "q", "r")] == "here.yaml:5"
+    assert ("last", "q", "s") not in source.origins
+
+
+def test_a_merge_of_something_else_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"here.yaml:1: << takes a mapping named before"):
+        read_yaml("{<<: 3}", "here.yaml")

@@ -40,6 +40,7 @@ def refusal(kind: type[Any], **values: Any) -> str:
     ("values", "part"),
     [
         ({"samples_per_problem": 1}, "at least 2 are needed"),
+        ({"problems": 8}, "lower problems_per_step to 8"),
         ({"token_budget": 240}, "smaller than one sequence"),
         ({"warmup_steps": 9, "steps": 8}, "would never reach lr"),
         ({"sampling": {"temperature": 0}}, "all samples of a group would be one"),

@@ -33,6 +33,7 @@ class RLSettings(CompiledSettings):
     kind: Literal["rl"] = "rl"
     model: str = Field(description="policy to start from: ${stage}, or a checkpoint directory")
     steps: Count = 75
+    problems: Count | None = Field(None, description="train on the task's first so many problems only; null: on all")
     problems_per_step: Count = 32
     samples_per_problem: Count = Field(8, description="group size G")
     token_budget: Count = Field(8192, description="prompt + response tokens in one micro-batch, per process")
@@ -95,6 +96,11 @@ class RLSettings(CompiledSettings):
 
     def _check_group(self) -> None:
         samples, algorithm = self.samples_per_problem, self.algorithm
+        if self.problems is not None and self.problems < self.problems_per_step:
+            raise ValueError(
+                f"problems is {self.problems}, fewer than problems_per_step {self.problems_per_step}, and a step asks "
+                f"none twice: lower problems_per_step to {self.problems}; more samples_per_problem keep the batch"
+            )
         if samples < 2 and algorithm.compares_group:
             raise ValueError(
                 f"samples_per_problem is {samples}: a group advantage compares the samples "

@@ -1,4 +1,4 @@
-"""YAML with the place of every key: duplicates refused, `1e-5` read as a number.
+"""YAML with the place of every key: duplicates refused, `1e-5` read as a number, `<<: *other` as other's keys below.
 
 PyYAML follows YAML 1.1, where `1e-5` is a string and a repeated key silently wins: both cost people runs.
 """
@@ -87,7 +87,13 @@ def _construct(
     if not isinstance(node, yaml.MappingNode):
         return loader.construct_object(node)
     result: dict[str, Any] = {}
-    for key_node, value_node in node.value:
+    own: set[str] = set()
+    # What is merged goes below what the mapping says itself, wherever `<<` stands in it.
+    for key_node, value_node in sorted(node.value, key=lambda pair: not _is_merge(pair[0])):
+        if _is_merge(key_node):
+            for other in reversed(_merged(value_node, filename)):
+                result.update(_construct(loader, other, path, origins, filename, (*above, node)))
+            continue
         key = loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
         here = f"{filename}:{key_node.start_mark.line + 1}"
         if isinstance(key, (bool, type(None))) or not isinstance(key, (str, int)):
@@ -95,8 +101,28 @@ def _construct(
                 f"{here}: key {key_node.value!r}: expected a plain name (quote it if YAML reads it otherwise)"
             )
         key = str(key)
-        if key in result:
+        if key in own:
             raise ConfigError(f"{here}: key {key!r} is written twice (first at {origins[(*path, key)]}): remove one")
+        own.add(key)
+        if key in result:
+            for merged in [p for p in origins if p[: len(path) + 1] == (*path, key)]:
+                del origins[merged]
         origins[(*path, key)] = here
         result[key] = _construct(loader, value_node, (*path, key), origins, filename, (*above, node))
     return result
+
+
+def _is_merge(key: yaml.Node) -> bool:
+    return bool(key.tag == "tag:yaml.org,2002:merge")
+
+
+def _merged(node: yaml.Node, filename: str) -> list[yaml.Node]:
+    """The mappings that a `<<` names, the first above the others."""
+    nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    for other in nodes:
+        if not isinstance(other, yaml.MappingNode):
+            raise ConfigError(
+                f"{filename}:{node.start_mark.line + 1}: << takes a mapping named before, such as <<: *rl, or a list "
+                "of such"
+            )
+    return list(nodes)

@@ -112,7 +112,7 @@ class RLRun:
         self.engine = LocalEngine(policy, tokenizer, slots=e.slots, deterministic=e.deterministic, native=e.native)
         state = self.session.state
         self.phases = PhaseWalk(settings, state.get("phases", {}))
-        self.pool = ProblemPool(task.problems("train"), seed, state)
+        self.pool = ProblemPool(task.problems("train")[: settings.problems], seed, state)
         self.queue = GroupQueue(state)
         self.alarms = Alarms(settings.alarms, state.get("alarms", {}))
         self.mismatch = Mismatch(
