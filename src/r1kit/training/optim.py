@@ -192,14 +192,17 @@ class Muon:
                 target.copy_(ortho.t() if rows > columns else ortho).mul_(scale)
         self.world.all_reduce_(self.update, "muon")
         if s.weight_decay:
-            weights = flat.named_views(flat.master)
-            for name in self.matrices:
-                weights[name].mul_(1.0 - s.lr * lr_scale * s.weight_decay)
+            self._shrink(1.0 - s.lr * lr_scale * s.weight_decay)
         flat.master.add_(self.update, alpha=-s.lr * lr_scale)
         others = flat.master[self.other]
         self.adam.step_(others, grad[self.other], (s.adam_lr or s.lr) * lr_scale)
         flat.master[self.other] = others
         flat.publish()
+
+    def _shrink(self, factor: float) -> None:
+        weights = self.flat.named_views(self.flat.master)
+        for name in self.matrices:
+            weights[name].mul_(factor)
 
     def _by_shape(self) -> Iterator[list[_MatrixPart]]:
         """This rank's parts, those of one wide shape together, so that each iteration is one batched product."""
@@ -240,12 +243,10 @@ class FlatAdamW:
         self.adam.load_state(state)
 
 
-def make_optimizer(
-    flat: FlatParameters, settings: OptimizerSettings, world: World, products: torch.dtype = torch.float32
-) -> Muon | FlatAdamW:
-    """The optimiser a recipe names. `products`: dtype of Muon's matrix products."""
+def make_optimizer(flat: FlatParameters, settings: OptimizerSettings, world: World) -> Muon | FlatAdamW:
+    """The optimiser a recipe names."""
     makers: dict[str, Callable[[], Muon | FlatAdamW]] = {
-        "muon": lambda: Muon(flat, settings, world, products),
+        "muon": lambda: Muon(flat, settings, world),
         "adamw": lambda: FlatAdamW(flat, settings),
     }
     if settings.name not in makers:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.loading import load_model, write_model
 from r1kit.models.lora import LoRAModel
-from r1kit.models.native.training import NativePass
 from r1kit.training import checkpoints
+from r1kit.training.beside import compiled
 from r1kit.training.optim import FlatParameters, OptimizerSettings, make_optimizer
+from r1kit.training.optim_native import make_native_optimizer
 from r1kit.training.parallel import World
 
 
@@ -51,12 +51,11 @@ class Session:
             self.model = adapt(self.model)
         self.flat = FlatParameters(self.model)
         # What training calls: the model, or its compiled form where the recipe asks for it.
-        self.network: Any = self.model
-        if native != "off":
-            self.network = NativePass(self.model, native)
-            self.flat.on_publish.append(self.network.refresh)
-        products = torch.bfloat16 if native == "bfloat16" else torch.float32
-        self.optimizer = make_optimizer(self.flat, optimizer, world, products)
+        self.network: Any = compiled(self.model, native, self.flat)
+        if native == "off":
+            self.optimizer = make_optimizer(self.flat, optimizer, world)
+        else:
+            self.optimizer = make_native_optimizer(self.flat, optimizer, world, native)
         self.resumed = found is not None
         self.start_step = 0
         self.state: dict[str, Any] = {}

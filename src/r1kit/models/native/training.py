@@ -77,6 +77,14 @@ def has_bfloat16() -> bool:
     return bool(library().has_bfloat16())
 
 
+def check_precision(precision: str) -> None:
+    """NativeError where the compiled passes have no such products on this machine."""
+    if precision not in PRECISIONS:
+        raise NativeError(f"native: precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
+    if precision == "bfloat16" and not has_bfloat16():
+        raise NativeError("native: this processor has no bfloat16 matrix products (AMX); use float32")
+
+
 def unsupported(model: nn.Module) -> str | None:
     """Why a model cannot run compiled, or None."""
     if not isinstance(model, Decoder):
@@ -96,10 +104,7 @@ class NativePass:
         reason = unsupported(model)
         if reason:
             raise NativeError(f"native: {reason}; turn it off for this model")
-        if precision not in PRECISIONS:
-            raise NativeError(f"native: precision is {precision!r}, expected one of {', '.join(PRECISIONS)}")
-        if precision == "bfloat16" and not has_bfloat16():
-            raise NativeError("native: this processor has no bfloat16 matrix products (AMX); use float32")
+        check_precision(precision)
         self.model, self.precision = model, precision
         self._half = int(precision == "bfloat16")
         self._stale = True

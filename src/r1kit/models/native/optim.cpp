@@ -1,0 +1,223 @@
+// Steps of optimisers over flat float vectors: Muon on matrices, AdamW on the rest.
+//
+// Why it exists: a tiny model's matrices are so small that Newton-Schulz in PyTorch is mostly calls and passes between
+// small products: a third of a pre-training step. Here a matrix goes through all of its iterations while it is in the
+// core's cache, with its momentum on the way in and its weights on the way out.
+
+#include "products.h"
+
+// A matrix of the flat vector, [rows, columns] from `start` on; `scale` of its update. Not `mine`: another rank makes
+// its update, and only its momentum moves on here.
+struct Piece {
+  int64_t start, rows, columns;
+  float scale;
+  int32_t mine;
+};
+
+struct Step {
+  float momentum, lr, decay;  // decay: what is left of a weight
+};
+
+// Quintic Newton-Schulz coefficients and iterations, as in training/optim.py.
+constexpr float NS_A = 3.4445f, NS_B = -4.7750f, NS_C = 2.0315f;
+constexpr int ITERATIONS = 5;
+
+template <class T>
+static T* take(char*& at, int64_t n) {
+  T* piece = reinterpret_cast<T*>(at);
+  at += (n * int64_t(sizeof(T)) + 63) / 64 * 64;
+  return piece;
+}
+
+// Room for one matrix, turned so that it is wide: [M, N] in whole blocks.
+template <class E>
+struct MuonRoom {
+  int64_t M, N;
+  float *flat, *sums;  // [M, N] or [N, M]: the direction, later the update; [32, N]: products of a block of rows
+  E *x, *gram, *mix, *panels;
+  MuonRoom(char*& at, const Piece& p)
+      : M(whole(p.rows < p.columns ? p.rows : p.columns)), N(whole(p.rows < p.columns ? p.columns : p.rows)) {
+    flat = take<float>(at, M * N);
+    sums = take<float>(at, M * N > BLOCK * N ? M * N : BLOCK * N);
+    x = take<E>(at, M * N);
+    panels = take<E>(at, M * N);
+    gram = take<E>(at, M * M);
+    mix = take<E>(at, M * M);
+  }
+};
+
+template <class E>
+static int64_t piece_room(const Piece& p) {
+  char* at = nullptr;
+  MuonRoom<E>{at, p};
+  return reinterpret_cast<int64_t>(at);
+}
+
+// each(vectors, i) over n numbers: whole vectors, then a last one that is copied to and from `n % W` places.
+template <class Each>
+static void momentum_row(const float* grad, float* momentum, int64_t n, float left, const Each& each) {
+  int64_t i = 0;
+  for (; i + W <= n; i += W) {
+    const vf g = load(grad + i), m = load(momentum + i) + (g - load(momentum + i)) * left;
+    store(momentum + i, m);
+    each(i, m - (m - g) * left);
+  }
+  for (; i < n; i++) {
+    const float g = grad[i], m = momentum[i] += (g - momentum[i]) * left;
+    each(i, m - (m - g) * left);
+  }
+}
+
+static inline void put_at(float* to, int64_t i, vf x) { store(to + i, x); }
+static inline void put_at(float* to, int64_t i, float x) { to[i] = x; }
+
+// to [32 rows of c] (+)= ...: rows of a [M, depth] times B, a block of 32 rows at a time; each(first row, sums, columns).
+template <class E, class Each>
+static void by_rows(int64_t rows, int64_t columns, int64_t depth, const E* a, const E* b, float* sums, const Each& each) {
+  for (int64_t m = 0; m < rows; m += BLOCK) {
+    product<false>(BLOCK, columns / BLOCK, depth, a + m * depth, depth, BLOCK, b, depth * BLOCK, sums, columns);
+    each(m);
+  }
+}
+
+// x [M, N] to its nearest semi-orthogonal matrix, approximately.
+template <class E>
+static void orthogonalise(const MuonRoom<E>& r) {
+  const int64_t M = r.M, N = r.N;
+  for (int step = 0; step < ITERATIONS; step++) {
+    pack_columns(r.x, N, M, N, M, r.panels, N * BLOCK);
+    by_rows(M, M, N, r.x, r.panels, r.sums, [&](int64_t m) {
+      for (int64_t i = 0; i < BLOCK * M; i += W) put(r.gram + m * M + i, load(r.sums + i));
+    });
+    pack_rows(r.gram, M, M, M, M, r.panels, M * BLOCK);
+    by_rows(M, M, M, r.gram, r.panels, r.sums, [&](int64_t m) {
+      for (int64_t i = 0; i < BLOCK * M; i += W)
+        put(r.mix + m * M + i, NS_B * load(r.gram, m * M + i) + NS_C * load(r.sums + i));
+    });
+    pack_rows(r.x, N, M, M, N, r.panels, M * BLOCK);
+    by_rows(M, N, M, r.mix, r.panels, r.sums, [&](int64_t m) {
+      for (int64_t i = 0; i < BLOCK * N; i += W)
+        put(r.x + m * N + i, NS_A * load(r.x, m * N + i) + load(r.sums + i));
+    });
+  }
+}
+
+// Momentum of one matrix, and its update [rows, columns] of rows `ld` apart; where the matrix is tall, r.x is turned.
+template <class E>
+static const float* update_of(const MuonRoom<E>& r, const Piece& p, const float* grad, float* momentum, float left,
+                              int64_t& ld) {
+  const bool tall = p.rows > p.columns;
+  const int64_t M = r.M, N = r.N, wide = whole(p.columns);
+  float* direction = tall ? r.sums : r.flat;
+  std::memset(direction, 0, sizeof(float) * M * N);
+  for (int64_t i = 0; i < p.rows; i++)
+    momentum_row(grad + i * p.columns, momentum + i * p.columns, p.columns, left,
+                 [&](int64_t j, auto x) { put_at(direction + i * wide, j, x); });
+  if (tall) turn_rows(direction, wide, N, N, wide, r.flat, N);
+  double squares = 0;  // of a row in float, of rows in double: large matrices lose nothing
+  for (int64_t i = 0; i < M; i++) {
+    vf row = vf{};
+    for (int64_t j = 0; j < N; j += W) row += load(r.flat + i * N + j) * load(r.flat + i * N + j);
+    squares += sum(row);
+  }
+  const float factor = 1.0f / (float(std::sqrt(squares)) + 1e-7f);
+  for (int64_t i = 0; i < M * N; i += W) put(r.x + i, load(r.flat + i) * factor);
+  orthogonalise(r);
+  for (int64_t i = 0; i < M * N; i += W) store(r.flat + i, load(r.x, i) * p.scale);
+  ld = tall ? M : N;
+  if (tall) turn_rows(r.flat, N, M, M, N, r.sums, M);
+  return tall ? r.sums : r.flat;
+}
+
+template <class E>
+static void run_muon(const Piece* pieces, int64_t count, const Step& s, const float* grad, float* momentum,
+                     float* update, float* weights, char* room) {
+  for (const Piece* p = pieces; p < pieces + count; p++) {
+    const float left = 1.0f - s.momentum;
+    if (!p->mine) {
+      momentum_row(grad + p->start, momentum + p->start, p->rows * p->columns, left, [](int64_t, auto) {});
+      continue;
+    }
+    char* at = room;
+    int64_t ld;
+    const float* found = update_of(MuonRoom<E>(at, *p), *p, grad + p->start, momentum + p->start, left, ld);
+    for (int64_t i = 0; i < p->rows; i++, found += ld) {
+      const int64_t to = p->start + i * p->columns;
+      if (update)
+        std::memcpy(update + to, found, sizeof(float) * p->columns);
+      else
+        for (int64_t j = 0; j < p->columns; j++) weights[to + j] = weights[to + j] * s.decay - s.lr * found[j];
+    }
+  }
+}
+
+static inline vf root(vf x) {
+#if defined(__AVX512F__)
+  return reinterpret_cast<vf>(_mm512_sqrt_ps(reinterpret_cast<__m512>(x)));
+#else
+  for (int i = 0; i < W; i++) x[i] = std::sqrt(x[i]);
+  return x;
+#endif
+}
+static inline float root(float x) { return std::sqrt(x); }
+
+// One AdamW step of one number or of one vector of them.
+struct Adam {
+  float beta1, beta2, lr, decay, root_correction2, eps;  // lr is divided by the first correction
+  template <class T>
+  void operator()(T g, T& first, T& second, T& weight) const {
+    first += (g - first) * (1.0f - beta1);
+    second = second * beta2 + g * g * (1.0f - beta2);
+    weight = weight * decay - first / (root(second) / root_correction2 + eps) * lr;
+  }
+};
+
+extern "C" {
+
+int64_t muon_room(int half, const Piece* pieces, int64_t count) {
+  int64_t most = 0;
+  for (int64_t i = 0; i < count; i++) {
+#if defined(R1KIT_BF16)
+    const int64_t room = half ? piece_room<bf16>(pieces[i]) : piece_room<float>(pieces[i]);
+#else
+    const int64_t room = piece_room<float>(pieces[i]);
+#endif
+    most = room > most ? room : most;
+  }
+  return most;
+}
+
+// Moves the momentum of all matrices on, and either writes the updates of those that are `mine` (update) or takes the
+// step (weights; update is null).
+void muon(int half, const Piece* pieces, int64_t count, const Step* s, const float* grad, float* momentum,
+          float* update, float* weights, char* room) {
+#if defined(R1KIT_BF16)
+  if (half) {
+    Tiles tiles;
+    return run_muon<bf16>(pieces, count, *s, grad, momentum, update, weights, room);
+  }
+#endif
+  run_muon<float>(pieces, count, *s, grad, momentum, update, weights, room);
+}
+
+// One AdamW step on `count` stretches of weights and gradients, [start, length]; the moments hold them one after another.
+void adam(const Adam* a, const int64_t (*stretches)[2], int64_t count, const float* grads, float* first, float* second,
+          float* weights) {
+  for (int64_t s = 0; s < count; s++) {
+    const int64_t n = stretches[s][1];
+    const float* g = grads + stretches[s][0];
+    float* w = weights + stretches[s][0];
+    int64_t i = 0;
+    for (; i + W <= n; i += W) {
+      vf m = load(first + i), v = load(second + i), x = load(w + i);
+      (*a)(load(g + i), m, v, x);
+      store(first + i, m);
+      store(second + i, v);
+      store(w + i, x);
+    }
+    for (; i < n; i++) (*a)(g[i], first[i], second[i], w[i]);
+    first += n;
+    second += n;
+  }
+}
+}
