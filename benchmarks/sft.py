@@ -25,7 +25,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from harness.arguments import run
@@ -33,6 +32,7 @@ from harness.contest import Contender, contest, fastest
 from harness.machine import describe
 from harness.report import COST_HEADERS, cost_cells, phase_table, result_line, table, thousands
 from harness.team import Layout, Team
+from harness.worker import forget_peak, resident_bytes
 
 ONE, TWO = Layout(1, 2), Layout(2, 1)
 OURS, PEER = "workers.supervised:OurSteps", "workers.supervised:TrlSteps"
@@ -174,19 +174,12 @@ def loss_memory(arguments: argparse.Namespace) -> dict[str, float]:
     hidden = torch.empty(arguments.tokens, arguments.width, dtype=dtype).normal_().requires_grad_()
     head = torch.empty(arguments.vocabulary, arguments.width, dtype=dtype).normal_(std=0.02).requires_grad_()
     targets = torch.randint(arguments.vocabulary, (arguments.tokens,))
-    # The peak so far is forgotten: making the arrays is not what is measured.
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _resident("VmRSS")
+    forget_peak()  # making the arrays is not what is measured
+    before = resident_bytes("VmRSS")
     started = time.perf_counter()
     logprobs, _ = chunked_logprobs(hidden, head, targets)
     (-logprobs.mean()).backward()
-    return {"peak_gib": _resident("VmHWM") - before, "seconds": time.perf_counter() - started}
-
-
-def _resident(name: str) -> float:
-    """Resident memory of this process in GiB: VmRSS now, VmHWM at most. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) / 2**20
+    return {"peak_gib": (resident_bytes("VmHWM") - before) / 2**30, "seconds": time.perf_counter() - started}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from harness.contest import Contender
 
 # What `cost_cells` puts into a row.
-COST_HEADERS = ("CPU-s", "load", "each round")
+COST_HEADERS = ("CPU-s", "load", "peak GiB", "each round")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -28,13 +28,15 @@ def cost_cells(contender: Contender) -> list[str]:
 
     CPU-seconds of all rounds with their share of what the cores could give (well below 100 %: something else ran, or
     the processes waited for one another); the one-minute load average before the first and after the last round, in
-    which our own processes count; tokens/s of every round.
+    which our own processes count; most resident memory of any round, libraries included, summed over the processes;
+    tokens/s of every round.
     """
     runs = contender.runs
     cpu, wall = sum(m.cpu_seconds for m in runs), sum(m.seconds for m in runs)
     return [
         f"{cpu:.1f} ({100 * cpu / (wall * contender.layout.cores):.0f} %)",
         f"{runs[0].load_before:.1f} > {runs[-1].load_after:.1f}",
+        f"{max(m.peak_gib() for m in runs):.2f}",
         " ".join(thousands(m.total("tokens") / m.seconds) for m in runs),
     ]
 

@@ -55,6 +55,10 @@ class Measurement:
         """Sum of one figure over the processes; a process without it counts 0."""
         return float(sum(f.get(name, 0.0) for f in self.figures))
 
+    def peak_gib(self) -> float:
+        """Most resident memory while it ran, libraries included, summed over the processes."""
+        return self.total("peak_bytes") / 2**30
+
     def phases(self) -> dict[str, float]:
         """Seconds by phase, summed over the processes."""
         sums: dict[str, float] = {}

@@ -135,10 +135,15 @@ def test_table_aligns_columns() -> None:
 
 def test_cost_cells_tell_cpu_load_and_every_round() -> None:
     runs = [
-        Measurement(2.0, 4.0, 0.5, 0.9, [{"tokens": 2000}]),
+        Measurement(2.0, 4.0, 0.5, 0.9, [{"tokens": 2000, "peak_bytes": 2**29}, {"peak_bytes": 2**30}]),
         Measurement(2.0, 2.0, 0.9, 1.5, [{"tokens": 4000}]),
     ]
-    assert cost_cells(Contender("x", Layout(2, 1), "m:C", runs=runs)) == ["6.0 (75 %)", "0.5 > 1.5", "1,000 2,000"]
+    assert cost_cells(Contender("x", Layout(2, 1), "m:C", runs=runs)) == [
+        "6.0 (75 %)",
+        "0.5 > 1.5",
+        "1.50",
+        "1,000 2,000",
+    ]
 
 
 # -- who is measured when ---------------------------------------------------------------------------------------------
