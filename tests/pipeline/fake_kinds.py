@@ -78,7 +78,7 @@ def train(context: StageContext) -> StageOutcome:
         model.mkdir(parents=True, exist_ok=True)
         (model / "config.json").write_text("{}")
         (model / "model.safetensors").write_text(str(state["total"]))
-    tokens = {"sampled": 10, "trained": 8, "discarded": 2}
+    tokens = {"sampled": 10, "trained": 7, "masked": 1, "discarded": 2}
     return StageOutcome(model, tokens=tokens, metrics={"total": state["total"]})
 
 

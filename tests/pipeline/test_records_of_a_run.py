@@ -128,7 +128,7 @@ def test_summary_has_the_published_keys_only() -> None:
 
 def test_ledger_adds_up_and_prices() -> None:
     ledger = make_ledger({"a": RECORD, "b": RECORD}, RateSettings(watts=1800, price_per_hour=3.6))
-    assert ledger["total"]["tokens"] == {"sampled": 14, "trained": 0, "discarded": 0}
+    assert ledger["total"]["tokens"] == {"sampled": 14, "trained": 0, "masked": 0, "discarded": 0}
     assert ledger["total"]["seconds"] == 4.0
     assert ledger["total"]["energy_kwh"] == pytest.approx(0.002)
     assert ledger["total"]["cost"] == {"amount": 0.004, "currency": "USD"}

@@ -38,7 +38,7 @@ def test_a_run_leaves_what_the_design_says(run_here: RunHere, out: Path) -> None
     summary = json.loads((out / "summary.json").read_text())
     assert [s["name"] for s in summary["stages"]] == ["base", "rl", "final"]
     assert summary["expect_ok"] is True
-    assert summary["stages"][1]["tokens"] == {"sampled": 10, "trained": 8, "discarded": 2}
+    assert summary["stages"][1]["tokens"] == {"sampled": 10, "trained": 7, "masked": 1, "discarded": 2}
     assert summary["stages"][2]["eval"]["pass@1"] == {"value": 0.5, "low": 0.4, "high": 0.6}
     assert "examples" not in summary["stages"][2]["eval"]
     assert summary["stages"][1]["peak_memory_bytes"] > 1 << 20

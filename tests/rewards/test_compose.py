@@ -223,8 +223,10 @@ def test_weights_scale_their_parts_and_nothing_else(weights: dict[str, float], m
     group = [rollout(RIGHT if right else WRONG, length=n, sample=i) for i, (right, n) in enumerate(members)]
     plain = parts({"parts": dict.fromkeys(weights, 1.0)}, *group)
     weighted = parts({"parts": weights}, *group)
-    for before, after in zip(plain, weighted, strict=True):
-        assert after == {name: weights[name] * value for name, value in before.items()}
+    watched = reward_of({"parts": weights}).monitored(PROBLEM, group, max_tokens=240, step=1)
+    for before, after, unpaid in zip(plain, weighted, watched, strict=True):
+        assert after == {name: weights[name] * value for name, value in before.items() if weights[name]}
+        assert unpaid == {name: value for name, value in before.items() if not weights[name]}
 
 
 def test_what_the_recipe_of_the_quick_start_pays() -> None:

@@ -122,6 +122,15 @@ def test_surplus_is_carried_in_the_order_drawn_or_discarded() -> None:
     assert dropped.counts["tokens_discarded"] == tokens(*groups[2:])
 
 
+def test_what_is_left_over_after_the_last_step_is_discarded() -> None:
+    """No step follows that could train it, so it may not vanish from the ledger."""
+    groups = [group(f"g{i}") for i in range(4)]
+    queue = GroupQueue({})
+    found = step(queue, groups, settings(), last=True)
+    assert (found.chosen, queue.carried) == (groups[:2], [])
+    assert (found.counts["carried"], found.counts["tokens_discarded"]) == (0, tokens(*groups[2:]))
+
+
 @pytest.mark.parametrize(("max_age", "kept"), [(None, 3), (5, 3), (2, 2), (1, 1)])
 def test_stale_groups_are_dropped_by_age(max_age: int | None, kept: int) -> None:
     queue = GroupQueue({})

@@ -18,7 +18,7 @@ from r1kit.config.mismatch import MismatchSettings
 from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.records import Group
 from r1kit.training.examples import Example
-from r1kit.training.mismatch import Mismatch, describe, trainer_logprobs
+from r1kit.training.mismatch import Mismatch, Sides, describe, trainer_logprobs
 from r1kit.training.parallel import World
 from r1kit.training.update import update
 
@@ -27,8 +27,12 @@ from .helpers import random_groups, rl_settings, session, tiny_model
 WORLD = World.single()
 
 
+OWN, FOREIGN = Sides(True, "float32", "float32"), Sides(False, "float32", "float32")
+
+
 def mismatch(correction: str = "auto", *, own: bool = True, **bounds: Any) -> Mismatch:
-    return Mismatch(MismatchSettings.model_validate({"correction": correction, **bounds}), own_engine=own, world=WORLD)
+    settings = MismatchSettings.model_validate({"correction": correction, **bounds})
+    return Mismatch(settings, OWN if own else FOREIGN, world=WORLD)
 
 
 def sampled_by_the_trainer(model: Any, groups: Sequence[Group], shift: float = 0.0) -> list[Group]:
@@ -71,7 +75,7 @@ def test_the_engine_of_the_trainer_is_measured_once_and_not_corrected() -> None:
     assert first.metrics["noise_max"] < 1e-5
     assert "log-probs: engine and trainer differ by" in describe(first.metrics)
     assert own.apply(model, groups, 60).metrics == {}
-    again = Mismatch(MismatchSettings(), own_engine=True, world=WORLD, measured=own.measured)
+    again = Mismatch(MismatchSettings(), OWN, world=WORLD, measured=own.measured)
     assert again.apply(model, groups, 60).metrics == {}
 
 

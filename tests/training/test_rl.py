@@ -184,6 +184,33 @@ def test_what_a_group_filter_leaves_out_is_discarded(base: Path, tmp_path: Path)
     assert run.tokens["discarded"] == row["tokens_discarded"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"algorithm": {"group_filter": {"kind": "roc", "keep": 2}}},
+        {"algorithm": {"preset": "ppo_orz", "critic": {"minibatches": 1, "pretrain_steps": 2}}},
+    ],
+    ids=["plain", "filtered", "critic alone"],
+)
+def test_every_sampled_token_is_trained_masked_or_discarded(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    """Responses cut at the cap are masked, groups are carried, filtered and left over: the four counts balance."""
+    monkeypatch.setattr(group_queue, "problems_to_sample", lambda needed, share, *, max_factor: max(0, needed) + 9)
+    recorder, dynamic = ListRecorder(), {"enabled": True, "truncated": "mask"}
+    # A policy that was not trained ends seldom: few of 10 groups have a response that is whole within 40 tokens.
+    longer = {"sampling": {"max_tokens": 40}, "token_budget": 200, "problems_per_step": 1}
+    outcome = train(base, tmp_path, recorder, dynamic_sampling=dynamic, evaluate={"every": 0}, **longer, **changes)
+    rows = [row for row in recorder.rows if row["kind"] == "train"]
+    assert changes or any(row["carried"] for row in rows)
+    assert rows[-1]["carried"] == 0
+    spent = outcome.tokens
+    assert all(spent[kind] > 0 for kind in ("trained", "masked", "discarded"))
+    assert spent["sampled"] == spent["trained"] + spent["masked"] + spent["discarded"]
+    assert spent["masked"] == sum(row.get("tokens_masked", 0) for row in rows)
+
+
 def test_a_step_without_useful_groups_changes_nothing(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

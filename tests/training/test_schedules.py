@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from r1kit.config.rl import RLSettings
 from r1kit.training.schedules import PhaseWalk
@@ -132,6 +135,104 @@ def test_phases_that_are_over_before_they_begin_are_passed() -> None:
     ]
     s = RLSettings.model_validate({"model": "base", "steps": 14, "schedule": phases})
     assert runs((step, now.samples_per_problem) for step, now in walk(s, nothing)) == [(1, 8), (3, 16)]
+
+
+def ramped(schedule: list[dict[str, Any]], steps: int = 14, **changes: Any) -> RLSettings:
+    values = {"model": "base", "steps": steps, "warmup_steps": 0, "schedule": schedule}
+    return RLSettings.model_validate({**values, **changes})
+
+
+def test_a_ramp_is_a_straight_line_from_its_first_step_to_its_last_and_stays_there() -> None:
+    """Computed by hand: 0, 1/4, ... of the way in steps 3 to 7; whole numbers are rounded, halves up."""
+    line = {"end": 250, "steps": 5}
+    schedule = [
+        {"until": {"step": 2}},
+        {"ramp": {"sampling.max_tokens": line, "algorithm.kl_coef": {"start": 0.1, "end": 0.0, "steps": 3}}},
+    ]
+    values = [(s.sampling.max_tokens, s.algorithm.kl_coef) for _, s in walk(ramped(schedule), nothing)]
+    assert [cap for cap, _ in values] == [240, 240, 240, 243, 245, 248, 250, *[250] * 7]
+    assert [coef for _, coef in values] == [0.0, 0.0, 0.1, 0.05, *[0.0] * 10]
+
+
+def test_dapo_is_warmed_up() -> None:
+    s = documented("DAPO, warmed up")
+    found = [(now.reward.resolved()["overlong"].weight, now.sampling.max_tokens) for _, now in walk(s, nothing)]
+    assert found[0] == (0.0, 4096)
+    assert found[49] == (0.0, 4096)
+    assert found[50] == (0.0, 4096)
+    assert found[249] == (1.0, 20480)
+    assert found[-1] == (1.0, 20480)
+    caps = [cap for _, cap in found]
+    assert all(0 <= later - earlier <= 83 for earlier, later in pairwise(caps))  # 16,384 tokens in 199 steps
+
+
+def test_a_ramp_that_is_cut_short_leaves_what_it_had_reached() -> None:
+    schedule = [
+        {"ramp": {"sampling.max_tokens": {"end": 340, "steps": 11}}, "until": {"accuracy": 0.9, "window": 1}},
+        {"set": {"sampling.temperature": 0.7}, "until": {"steps": 2}},
+        {"ramp": {"sampling.max_tokens": {"end": 100, "steps": 2}}},
+    ]
+
+    def row(step: int) -> Row:
+        return {"accuracy": 1.0 if step >= 4 else 0.0}
+
+    found = [(s.sampling.max_tokens, s.sampling.temperature) for _, s in walk(ramped(schedule, steps=14), row)]
+    assert found[:8] == [(240, 1), (250, 1), (260, 1), (270, 1), (270, 0.7), (270, 0.7), (270, 0.7), (100, 0.7)]
+
+
+def test_a_ramp_in_a_phase_that_is_passed_leaves_its_end() -> None:
+    schedule = [
+        {"ramp": {"sampling.max_tokens": {"end": 340, "steps": 11}}, "until": {"remaining": 400}},
+        {"set": {"sampling.temperature": 0.7}},
+    ]
+    assert {s.sampling.max_tokens for _, s in walk(ramped(schedule), nothing)} == {340}
+
+
+@given(
+    start=st.integers(16, 4000),
+    end=st.integers(16, 4000),
+    steps=st.integers(2, 40),
+    stop=st.integers(1, 39),
+)
+def test_a_ramp_stays_between_its_ends_never_turns_and_is_resumed_exactly(
+    start: int, end: int, steps: int, stop: int
+) -> None:
+    path = {"sampling.max_tokens": {"start": start, "end": end, "steps": steps}}
+    heat = {"sampling.temperature": {"end": 1.3, "steps": steps}}
+    s = ramped([{"ramp": {**path, **heat}}], steps=40, token_budget=8192)
+
+    def walked(stop: int | None) -> list[tuple[int, float]]:
+        phases, found = PhaseWalk(s, {}), []
+        for step in range(40):
+            found.append((phases.now.sampling.max_tokens, phases.now.sampling.temperature))
+            phases.settle(step + 1)
+            if step == stop:
+                phases = PhaseWalk(s, json.loads(json.dumps(phases.state())))
+        return found
+
+    alone = walked(None)
+    assert walked(stop) == alone
+    caps = [cap for cap, _ in alone]
+    assert (caps[0], caps[steps - 1], caps[-1]) == (start, end, end)
+    assert caps == sorted(caps, reverse=end < start)
+
+
+def test_a_checkpoint_of_before_there_were_ramps_goes_on() -> None:
+    schedule = [{"set": {"sampling.max_tokens": 300}, "until": {"step": 3}}, {"set": {"samples_per_problem": 4}}]
+    old = {"number": 1, "began": 3, "recent": {}, "evaluations": []}
+    now = PhaseWalk(ramped(schedule), old).now
+    assert (now.sampling.max_tokens, now.samples_per_problem) == (300, 4)
+
+
+def test_a_ramp_is_in_the_rows_and_told() -> None:
+    line = {"end": 340, "steps": 11}
+    schedule = [{"until": {"step": 1}}, {"name": "longer", "ramp": {"sampling.max_tokens": line}}]
+    walked = PhaseWalk(ramped(schedule), {})
+    (told,) = walked.settle(1)
+    assert told == "phase 2 (longer) begins after step 1: step 1 is done; sampling.max_tokens: to 340 over 11 steps"
+    assert walked.metrics() == {"phase": 2, "sampling.max_tokens": 240}
+    walked.settle(2)
+    assert walked.metrics() == {"phase": 2, "sampling.max_tokens": 250}
 
 
 def test_what_ended_a_phase_is_told() -> None:

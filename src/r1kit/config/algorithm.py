@@ -148,6 +148,12 @@ class AlgorithmSettings(Settings):
             raise ValueError(f"advantage: std is the group's, but baseline is {self.baseline}: use whiten or none")
         if self.per_reward and (self.baseline != "group" or (self.kl_coef and self.kl_in == "reward")):
             raise ValueError("per_reward (GDPO) normalises parts in their group: use baseline: group and kl_in: loss")
+        if self.objective == "reinforce" and self.minibatches > 1:
+            raise ValueError(
+                f"objective is reinforce and minibatches {self.minibatches}: it has no ratio, so every minibatch after "
+                "the first would be trained with samples of another policy, a silent bias; set minibatches: 1, or "
+                "objective: clip or cispo"
+            )
         if self.objective in ("gspo", "gmpo") and self.entropy.top_share < 1:
             raise ValueError(f"entropy.top_share picks tokens, but {self.objective} is about whole responses")
         return self

@@ -15,7 +15,9 @@ class MismatchSettings(Settings):
     """Log-probs of engine and trainer differ by rounding, kernels or versions (`r1kit.algorithms.mismatch`)."""
 
     correction: Annotated[Correction | Literal["auto", "off"], Off] = Field(
-        "auto", description="auto: token_tis where the engine is not the trainer's own module, else off"
+        "auto",
+        description="auto: off where the engine has the trainer's own weights and multiplies in the same type, "
+        "else token_tis",
     )
     cap: Annotated[float, Field(gt=1)] = Field(2.0, description="token_tis, sequence_tis: largest weight")
     low: Positive = Field(0.5, description="masked_is: tokens whose ratio is below are masked")

@@ -16,7 +16,8 @@ class PartSettings(Settings):
     # True where a right, well-formed response earns the most this part can give, which `r1kit check` then proves.
     rule: ClassVar[bool] = True
     part: str = Field(description="which part this is; left out, the entry's own name")
-    weight: Number = Field(1.0, description="factor of the part's value")
+    weight: Number = Field(1.0, description="factor of the part's value; 0 pays nothing and monitors it")
+    monitor: bool = Field(True, description="weight 0 only: value it all the same, as monitored_<name>; false: do not")
     from_step: Count = Field(1, description="first step in which the part is paid")
     to_step: Count | None = Field(None, description="last step in which the part is paid; none: the stage's last")
     last_steps: Count | None = Field(None, description="paid only in the last so many steps of the stage")
@@ -33,6 +34,11 @@ class PartSettings(Settings):
     def reads(self) -> tuple[str, ...]:
         """Names of the verdicts that the part reads."""
         return ()
+
+    @property
+    def valued(self) -> bool:
+        """Whether the part is computed at all: it is paid, or monitored."""
+        return self.weight != 0 or self.monitor
 
     def window(self, steps: int) -> tuple[int, int]:
         """First and last step, counted from 1, in which the part is paid in a stage of `steps` steps."""

@@ -63,7 +63,7 @@ class RewardSettings(Settings):
         return self
 
     def resolved(self) -> dict[str, PartSettings]:
-        """Every part that is paid, by name: the kind's, then the others, with their final weights."""
+        """Every part by name: the kind's, then the others, with their final weights. One of weight 0 is not paid."""
         parts = {name: _typed(name, raw, {}) for name, raw in PRESETS[self.kind].items()} | self.parts
         if self.overlong is not None:
             parts["overlong"] = OverlongPart(part="overlong", **self.overlong.model_dump())
@@ -76,6 +76,17 @@ class RewardSettings(Settings):
     def functions(self) -> list[str]:
         """Import paths of the user's own functions among the parts."""
         return [part.function for part in self.resolved().values() if isinstance(part, UserPart)]
+
+    def described(self) -> str:
+        """What is paid, and what is only monitored, in one line."""
+        parts = self.resolved()
+        paid = " + ".join(f"{part.weight:g} x {name}" for name, part in parts.items() if part.weight)
+        watched = [name for name, part in parts.items() if not part.weight and part.monitor]
+        idle = [name for name, part in parts.items() if not part.valued]
+        found = f"reward: {paid or 'nothing is paid'}"
+        if watched:
+            found += f"; monitored, not paid: {', '.join(watched)} (weight 0; monitor: false saves computing it)"
+        return found + (f"; not computed: {', '.join(idle)}" if idle else "")
 
     def phases(self, steps: int) -> list[int]:
         """The steps, counted from 1, at which the set of paid parts changes; 1 is always one of them."""
@@ -98,8 +109,11 @@ class RewardSettings(Settings):
                     "change its from_step, to_step or last_steps"
                 )
         for step in self.phases(steps):
-            if not any(first <= step <= last for first, last in (p.window(steps) for p in parts.values())):
-                raise ValueError(f"reward has no part that is paid in step {step}: widen a schedule or add a part")
+            windows = [part.window(steps) for part in parts.values() if part.weight]
+            if not any(first <= step <= last for first, last in windows):
+                raise ValueError(
+                    f"reward has no part that is paid in step {step}: widen a schedule, add a part or raise a weight"
+                )
 
 
 def _typed(name: str, raw: Any, preset: Mapping[str, Any]) -> PartSettings:

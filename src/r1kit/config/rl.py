@@ -14,7 +14,7 @@ from r1kit.config.parts import DynamicSamplingSettings, EngineSettings, Optimize
 from r1kit.config.pools import PoolSettings
 from r1kit.config.presets import PRESETS
 from r1kit.config.rewards import RewardSettings
-from r1kit.config.schedules import Schedule, check_schedule
+from r1kit.config.schedules import Schedule, check_schedule, phases_of
 from r1kit.config.stage import CompiledSettings
 
 
@@ -91,8 +91,26 @@ class RLSettings(CompiledSettings):
             )
         self.reward.check_stage(self.steps, self.sampling.max_tokens)
         self._check_warmup(self.steps)
+        self._check_on_policy()
         check_schedule(self)
         return self
+
+    @property
+    def valued_parts(self) -> set[str]:
+        """Reward parts that are paid or monitored in some phase: what has to be there."""
+        rewards = (settings.reward.resolved() for _, settings in phases_of(self))
+        return {name for parts in rewards for name, part in parts.items() if part.valued}
+
+    def _check_on_policy(self) -> None:
+        """REINFORCE has no ratio: a group of an older policy biases it, unless its tokens are weighted."""
+        dynamic, weighted = self.dynamic_sampling, ("token_tis", "sequence_tis", "masked_is")
+        carries = dynamic.carry and (dynamic.enabled or dynamic.when_short == "wait")
+        if self.algorithm.objective == "reinforce" and carries and self.mismatch.correction not in weighted:
+            raise ValueError(
+                "algorithm.objective is reinforce, which has no ratio, but groups carried from earlier steps (an older "
+                "policy's samples) would be trained, a silent bias: set dynamic_sampling.carry: false, or weight them "
+                "with mismatch.correction: token_tis"
+            )
 
     def _check_group(self) -> None:
         samples, algorithm = self.samples_per_problem, self.algorithm

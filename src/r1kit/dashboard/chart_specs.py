@@ -213,6 +213,7 @@ RL_GROUPS = (
                 (
                     Curve("tokens_sampled", "sampled", "train", TRAINING),
                     Curve("tokens_trained", "trained", "train", THIRD),
+                    Curve("tokens_masked", "masked", "train", FIFTH),
                     Curve("tokens_discarded", "discarded", "train", FOURTH, dashed=True),
                 ),
             ),

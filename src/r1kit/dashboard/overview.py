@@ -16,7 +16,7 @@ from r1kit.dashboard.run_data import RunData, StageData
 from r1kit.dashboard.scales import line_path
 from r1kit.dashboard.series import Series, read_series, smooth
 
-TOKENS = ("sampled", "trained", "discarded")
+TOKENS = ("sampled", "trained", "masked", "discarded")
 # The figures of the first screen, and the training metric whose course is drawn beside each.
 CARDS = (
     ("tokens_mean", "response_tokens"),

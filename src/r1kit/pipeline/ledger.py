@@ -7,7 +7,8 @@ from typing import Any
 
 from r1kit.config.schema import RateSettings
 
-TOKENS = ("sampled", "trained", "discarded")
+# What became of sampled tokens; masked: of responses cut at the cap, which were compared with others and not trained.
+TOKENS = ("sampled", "trained", "masked", "discarded")
 
 
 def make_ledger(records: Mapping[str, Mapping[str, Any]], rates: RateSettings) -> dict[str, Any]:

@@ -144,8 +144,9 @@ def _shape(recipe: Recipe, name: str, shapes: dict[str, Shape]) -> Shape | None:
 
 def _judges(stage: StageSettings, shapes: Mapping[str, Shape]) -> list[Shape]:
     """The reward models that judge for a stage; each is held once, however many parts of the reward name it."""
-    stages = {upstream for key, upstream in stage_inputs(stage).items() if edge_part(key)}
-    paths = {path for key, path in stage_paths(stage).items() if edge_part(key)}
+    valued = stage.valued_parts if isinstance(stage, RLSettings) else ()
+    stages = {upstream for key, upstream in stage_inputs(stage).items() if edge_part(key) in valued}
+    paths = {path for key, path in stage_paths(stage).items() if edge_part(key) in valued}
     found = [*(shapes.get(upstream) for upstream in sorted(stages)), *map(Shape.of_directory, map(Path, sorted(paths)))]
     return [shape for shape in found if shape is not None]
 
@@ -166,7 +167,7 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
             memory += shape.parameters * (2 if bf16 else 4)
     elif isinstance(stage, RLSettings):
         # A schedule that raises the cap raises what has to fit; the work is that of its dearest phase.
-        phases = phases_of(stage)
+        phases = [settings for _, settings in phases_of(stage)]
         reference = any(phase.algorithm.kl_coef > 0 for phase in phases)
         memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)
         memory += shape.parameters * _beside_policy(stage)

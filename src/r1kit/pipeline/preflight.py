@@ -9,7 +9,7 @@ policy the way the reward and each penalty mean it to (in every phase of a sched
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from r1kit.config.errors import UserError
 from r1kit.config.graph import edge_output, edge_part, stage_paths
-from r1kit.config.reward_parts import PartSettings
 from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
 from r1kit.config.tasks import ArithmeticSettings, TaskSettings
@@ -27,13 +26,13 @@ from r1kit.pipeline.lineage import memory_bytes
 from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.preflight_data import data_checks
 from r1kit.pipeline.preflight_model import model_checks
+from r1kit.pipeline.preflight_reward import full_marks, right_response
 from r1kit.pipeline.preflight_signs import sign_checks
 from r1kit.pipeline.progress import gib
 from r1kit.pipeline.trackers import missing_trackers
 
 if TYPE_CHECKING:
-    from r1kit.records import Problem, Rollout
-    from r1kit.rewards.parts import ScoreSource
+    from r1kit.records import Problem
     from r1kit.tasks import Task
 
 DRAWN = 4096
@@ -78,8 +77,7 @@ def _batches(recipe: Recipe) -> Iterator[Check]:
 
 def _phases_of(name: str, stage: RLSettings) -> list[tuple[str, RLSettings]]:
     """What a stage and its settings are called in each phase of its schedule; the stage itself where it has none."""
-    phases = phases_of(stage)
-    return [(f"{name} (phase {i})" if stage.schedule else name, s) for i, s in enumerate(phases, start=1)]
+    return [(f"{name} ({phase})" if phase else name, settings) for phase, settings in phases_of(stage)]
 
 
 def _rl_batch(name: str, stage: RLSettings, processes: int) -> Check:
@@ -175,8 +173,9 @@ def _task(recipe: Recipe) -> Iterator[Check]:
     for name, stage in recipe.stages.items():
         yield from _second_verifier(name, stage, witnessed(test))
         if isinstance(stage, RLSettings):
+            yield Check(f"{name}: reward", True, stage.reward.described().removeprefix("reward: "))
             for phase, settings in _phases_of(name, stage):
-                yield _full_marks(phase, settings, task, witnessed(train))
+                yield Check(*full_marks(phase, settings, task, witnessed(train)))
             yield from (Check(*found) for found in sign_checks(name, stage))
     yield from _lengths(recipe, train, test)
     yield from _checkpoints(recipe, witnessed(train) or train[:1])
@@ -235,55 +234,13 @@ def _enough_problems(recipe: Recipe, problems: int) -> Iterator[Check]:
             )
 
 
-def _right(problem: Problem) -> str:
-    from r1kit.tasks import witness_response
-
-    response = witness_response(problem)
-    assert response is not None, f"{problem.id} was to be one of a known answer"
-    return response
-
-
 def _golds(task: Task, problems: Sequence[Problem]) -> Check:
     from r1kit.tasks import verify_many
 
-    verdicts = verify_many(task, problems, [_right(p) for p in problems])
+    verdicts = verify_many(task, problems, [right_response(p) for p in problems])
     wrong = [p.id for p, v in zip(problems, verdicts, strict=True) if not v["accuracy"].correct]
     found = f"the solutions of {len(problems)} problems verify" if problems else "not looked at: no solution is known"
     return Check("golds verify", not wrong, f"{len(wrong)} do not, such as {wrong[0]}" if wrong else found)
-
-
-def _full_marks(name: str, stage: RLSettings, task: Task, problems: Sequence[Problem]) -> Check:
-    """In every phase of the reward a right response must earn the most its rules can give, an empty one must not."""
-    from r1kit.rewards import make_reward
-
-    title = f"{name}: a right response can score full marks"
-    parts = stage.reward.resolved()
-    if not problems:
-        return Check(title, True, "not looked at: of no problem a right response is known")
-    right = _rollouts(task, problems, [_right(p) for p in problems])
-    empty = _rollouts(task, problems, [""] * len(problems))
-    given = right[0].verdicts
-    unknown = sorted({verdict for part in parts.values() for verdict in part.reads} - set(given))
-    if unknown:
-        return Check(
-            title,
-            False,
-            f"the reward reads {', '.join(unknown)}, a verdict that the task does not give: "
-            f"it gives {', '.join(given)}",
-        )
-    # Loads what is the user's own, or says why it cannot, and lets it judge once.
-    # A reward model may not be trained yet, and what it thinks of right responses is its own affair.
-    whole = make_reward(stage.reward, steps=stage.steps, sources=_indifferent(parts))
-    for step in stage.reward.phases(stage.steps):
-        if not whole.one(problems[0], right[0], max_tokens=stage.sampling.max_tokens, step=step):
-            failing = ", ".join(whole.failures) or "the verdict"
-            return Check(title, False, f"{failing} gives no value for the right response to {problems[0].id}")
-    rules = {part: s for part, s in parts.items() if s.rule}
-    steps = [step for step in stage.reward.phases(stage.steps) if any(_paid(s, step, stage) for s in rules.values())]
-    if not steps:
-        return Check(title, True, f"not looked at: {', '.join(parts)} does not go by right and wrong")
-    found = [_phase(title, stage, rules, step, problems, right, empty) for step in steps]
-    return next((check for check in found if not check.ok), found[-1])
 
 
 def _second_verifier(name: str, stage: StageSettings, problems: Sequence[Problem]) -> Iterator[Check]:
@@ -299,67 +256,9 @@ def _second_verifier(name: str, stage: StageSettings, problems: Sequence[Problem
     except UserError as error:
         yield Check(title, False, str(error))
         return
-    verdicts = [verifier(problem, _right(problem)) for problem in problems[:1]]
+    verdicts = [verifier(problem, right_response(problem)) for problem in problems[:1]]
     lost = [verdict for verdict in verdicts if verdict.outcome == "error"]
     yield Check(title, not lost, f"{spec} fails on a right response" if lost else f"{spec} loads and judges")
-
-
-def _indifferent(parts: Mapping[str, PartSettings]) -> dict[str, ScoreSource]:
-    """In the place of reward models: 0 for every response."""
-    return {name: lambda _, rollouts: [0.0] * len(rollouts) for name, s in parts.items() if s.part == "reward_model"}
-
-
-def _paid(part: PartSettings, step: int, stage: RLSettings) -> bool:
-    first, last = part.window(stage.steps)
-    return first <= step <= last
-
-
-def _phase(
-    title: str,
-    stage: RLSettings,
-    rules: Mapping[str, PartSettings],
-    step: int,
-    problems: Sequence[Problem],
-    right: Sequence[Rollout],
-    empty: Sequence[Rollout],
-) -> Check:
-    from r1kit.rewards import Reward
-
-    reward = Reward(rules, steps=stage.steps)
-
-    def earned(rollouts: Sequence[Rollout]) -> list[float]:
-        pairs = zip(problems, rollouts, strict=True)
-        return [sum(reward.one(p, r, max_tokens=stage.sampling.max_tokens, step=step).values()) for p, r in pairs]
-
-    scores, nothing = earned(right), max(earned(empty))
-    best = max(scores)
-    short = [p.id for p, score in zip(problems, scores, strict=True) if score < best]
-    lacking = [name for name, verdict in right[0].verdicts.items() if verdict.score != 1.0]
-    ok = not short and not lacking and nothing < best
-    found = f"a right response earns {best:g}, an empty one {nothing:g}"
-    if lacking:
-        found += f"; a right response fails {', '.join(lacking)} under template {stage_template(problems[0])}"
-    elif short:
-        found += f"; {len(short)} right responses earn less, such as that of {short[0]}"
-    return Check(title, ok, found)
-
-
-def stage_template(problem: Problem) -> str:
-    return str(problem.metadata.get("template", "unknown"))
-
-
-def _rollouts(task: Task, problems: Sequence[Problem], texts: Sequence[str]) -> list[Rollout]:
-    """Judged rollouts of one prompt and one response token each: length must play no part in what is looked at here."""
-    import numpy as np
-
-    from r1kit.records import Rollout
-    from r1kit.tasks import verify_many
-
-    zeros = np.zeros(2)
-    return [
-        Rollout(problem.id, 0, 1, zeros, zeros, zeros, zeros, zeros, "stopped", text=text).scored(verdicts, {})
-        for problem, text, verdicts in zip(problems, texts, verify_many(task, problems, texts), strict=True)
-    ]
 
 
 def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) -> Iterator[Check]:
@@ -367,7 +266,7 @@ def _lengths(recipe: Recipe, train: Sequence[Problem], test: Sequence[Problem]) 
     from r1kit.models.chat import PromptError
     from r1kit.models.checkpoint import CheckpointError
 
-    answers = [_right(p) for p in (*witnessed(train), *witnessed(test))]
+    answers = [right_response(p) for p in (*witnessed(train), *witnessed(test))]
     found: dict[Path | None, Lengths] = {}
     for name, stage in recipe.stages.items():
         if not isinstance(stage, (PretrainSettings, RLSettings, EvaluateSettings)):

@@ -28,8 +28,7 @@ LENGTHS = ("overlong", "length", "kimi_length", "lcpo_exact", "lcpo_max")
 def sign_checks(name: str, stage: RLSettings) -> Iterator[Finding]:
     """(what was looked at, whether it holds, what was found) for the reward and every penalty of a stage."""
     yield _reward(name, stage)
-    phases = phases_of(stage)
-    with_kl = [phase for phase in phases if phase.algorithm.kl_coef]
+    with_kl = [settings for _, settings in phases_of(stage) if settings.algorithm.kl_coef]
     if with_kl:
         yield _kl(name, with_kl[0])
     if stage.algorithm.entropy.coef or stage.algorithm.entropy.target:

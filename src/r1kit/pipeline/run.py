@@ -41,7 +41,7 @@ from r1kit.pipeline.files import (
 from r1kit.pipeline.interrupts import StopFlag
 from r1kit.pipeline.kinds import StageContext, load_runners, run_stage
 from r1kit.pipeline.launch import Team
-from r1kit.pipeline.ledger import make_ledger
+from r1kit.pipeline.ledger import TOKENS, make_ledger
 from r1kit.pipeline.lineage import (
     code_hashes,
     git_commit,
@@ -283,7 +283,7 @@ class _Run:
             },
             **clock.totals(),
             **({"sandbox": sandboxes[0]} if sandboxes else {}),
-            "tokens": {key: int(outcome.tokens.get(key, 0)) for key in ("sampled", "trained", "discarded")},
+            "tokens": {key: int(outcome.tokens.get(key, 0)) for key in TOKENS},
             # The examples are in the evaluation's own file.
             **({"eval": {k: v for k, v in measured.items() if k != "examples"}} if measured else {}),
             "metrics": plain(outcome.metrics),

@@ -88,9 +88,10 @@ class GroupQueue:
         waits = dynamic.when_short == "wait" and len(chosen) < wanted and not last
         if waits:
             chosen, surplus = [], chosen
-        self.carried = surplus if dynamic.carry else []
+        carry = dynamic.carry and not last
+        self.carried = surplus if carry else []
         lost = _without(self._fresh, self._useful) + self._stale
-        lost += [] if dynamic.carry else surplus
+        lost += [] if carry else surplus
         right = [_right(f.group) for f in self._fresh if not f.group.failed]
         counts: dict[str, float] = {
             "groups_sampled": len(self._fresh),

@@ -34,16 +34,50 @@ class Corrected:
     metrics: dict[str, float]
 
 
+@dataclass(frozen=True)
+class Sides:
+    """What tells the engine from the trainer: whether both hold the same parameters, and the types in which each
+    multiplies matrices ("float32", "bfloat16")."""
+
+    own_weights: bool
+    engine: str
+    trainer: str
+
+    @classmethod
+    def of(cls, engine: Any, policy: Any, settings: Any, dtype: str) -> Sides:
+        """Of an RL stage: compiled passes have a type of their own, everything else multiplies in `dtype`."""
+        natives = (settings.engine.native, settings.native)
+        types = (dtype if native == "off" else native for native in natives)
+        return cls(engine.model is policy, *types)
+
+    @property
+    def alike(self) -> bool:
+        """True where the engine is the trainer's own: nothing but the order of sums is left to differ."""
+        return self.own_weights and self.engine == self.trainer
+
+    def __str__(self) -> str:
+        if not self.own_weights:
+            return "the engine has weights of its own"
+        if self.alike:
+            return f"the engine has the trainer's weights, and both multiply in {self.engine}"
+        return f"the engine multiplies in {self.engine}, the trainer in {self.trainer}"
+
+
 class Mismatch:
-    """`settings` is a MismatchSettings; `own_engine`: it samples from the trainer's own parameters in its process.
+    """`settings` is a MismatchSettings; `auto` corrects where engine and trainer are not alike.
 
     `measured`: the stage has done so once, which is all that a checkpoint keeps of it.
     """
 
-    def __init__(self, settings: Any, *, own_engine: bool, world: World, measured: bool = False) -> None:
-        self.settings, self.world, self.measured = settings, world, measured
-        auto = "off" if own_engine else "token_tis"
+    def __init__(self, settings: Any, sides: Sides, *, world: World, measured: bool = False) -> None:
+        self.settings, self.sides, self.world, self.measured = settings, sides, world, measured
+        auto = "off" if sides.alike else "token_tis"
         self.correction: Any = auto if settings.correction == "auto" else settings.correction
+
+    def described(self) -> str:
+        """What is done about the gap, and why, in one line."""
+        why = f"auto: {self.sides}" if self.settings.correction == "auto" else f"by the recipe; {self.sides}"
+        return f"mismatch correction: {self.correction} ({why})"
 
     def apply(self, model: Any, groups: Sequence[Group], token_budget: int) -> Corrected:
         """Measure and correct, where a correction is on; else measure the first groups. Equal on every rank."""

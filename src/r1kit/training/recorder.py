@@ -81,8 +81,8 @@ class Paused(Interrupted):
 
 @dataclass
 class StageOutcome:
-    """What a finished stage hands to the pipeline. `tokens` has the keys sampled, trained and discarded; `data` is a
-    file or directory of what it made to train on."""
+    """What a finished stage hands to the pipeline. `tokens` has the keys sampled, trained and discarded, and
+    masked where that can be; `data` is a file or directory of what it made to train on."""
 
     model: Path | None
     tokens: dict[str, int] = field(default_factory=lambda: {"sampled": 0, "trained": 0, "discarded": 0})

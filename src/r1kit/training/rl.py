@@ -22,13 +22,13 @@ from typing import Any
 from r1kit.engines.local import LocalEngine
 from r1kit.models.loading import load_model, load_tokenizer
 from r1kit.models.lora import LoRAModel, plain_model
-from r1kit.rewards import make_reward
+from r1kit.rewards import RewardFunction, make_reward
 from r1kit.tasks import Task
 from r1kit.training.alarms import Alarm, Alarms
 from r1kit.training.exchange import SampledGroup, interleave, pack_groups, unpack_groups
 from r1kit.training.group_queue import GroupQueue, as_trained
 from r1kit.training.held_out import HeldOut
-from r1kit.training.mismatch import Mismatch, describe
+from r1kit.training.mismatch import Mismatch, Sides, describe
 from r1kit.training.monitors import summary
 from r1kit.training.optim import schedule
 from r1kit.training.parallel import World
@@ -61,7 +61,8 @@ def train_rl(
 
     `judges`: the reward models of reward parts, by the part's name.
     """
-    sources = score_sources(settings.reward, judges or {}, dtype)
+    needed = {name: path for name, path in (judges or {}).items() if name in settings.valued_parts}
+    sources = score_sources(settings.reward, needed, dtype)
     while True:
         run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype, sources)
         try:
@@ -117,7 +118,7 @@ class RLRun:
         self.alarms = Alarms(settings.alarms, state.get("alarms", {}))
         self.mismatch = Mismatch(
             settings.mismatch,
-            own_engine=self.engine.model is policy,
+            Sides.of(self.engine, policy, settings, dtype),
             world=world,
             measured=bool(state.get("gap_measured", False)),
         )
@@ -137,14 +138,14 @@ class RLRun:
         lora, seed = self.settings.lora, derived_seed(self.seed, self.stage, "lora")
         return LoRAModel(model, rank=lora.rank, alpha=lora.alpha, seed=seed)
 
-    def _reward(self) -> Any:
-        """The reward of the running phase."""
+    def _reward(self, before: RewardFunction | None = None) -> RewardFunction:
+        """The reward of the next step; `before`: that of the last one."""
         s, seed = self.phases.now, derived_seed(self.seed, self.stage, "reward")
-        return make_reward(s.reward, steps=s.steps, seed=seed, sources=self.sources)
+        return make_reward(s.reward, steps=s.steps, seed=seed, sources=self.sources, before=before)
 
     def _restore(self, state: Mapping[str, Any]) -> None:
         self.step = self.session.start_step
-        self.tokens = defaultdict(float, state.get("tokens", {"sampled": 0, "trained": 0, "discarded": 0}))
+        self.tokens = defaultdict(float, state.get("tokens", {"sampled": 0, "trained": 0, "masked": 0, "discarded": 0}))
         windows = [alarm.window for alarm in self.alarms.settings.values() if alarm.action == "rollback"]
         self.good = GoodSteps(max(windows, default=1), state.get("good", ()))
         # Rollbacks so far, and alarm rows that the next step has to write because the rows after its own are gone.
@@ -156,8 +157,8 @@ class RLRun:
     def train(self) -> StageOutcome:
         """From here to the last step. Raises Interrupted, Paused or RolledBack."""
         s = self.settings
-        if s.algorithm.preset:
-            self.recorder.note(self.stage, s.algorithm.described())
+        for line in self.opening():
+            self.recorder.note(self.stage, line)
         if not self.session.resumed:
             self.held_out.run(0)
             self._settle()
@@ -182,6 +183,13 @@ class RLRun:
             tokens={name: int(value) for name, value in self.spent().items()},
             eval=self.held_out.last,
         )
+
+    def opening(self) -> list[str]:
+        """What a person should know of the stage before its first step."""
+        s, phases = self.phases.now, len(self.settings.schedule)
+        lines = [s.algorithm.described()] if s.algorithm.preset else []
+        lines += [s.reward.described(), self.mismatch.described()]
+        return lines + ([f"phase {self.phases.named} of {phases}: {self.phases.changes}"] if phases else [])
 
     def save(self) -> Path:
         # One that the user or an alarm asked for is no place to go back to: a run left alone has none there.
@@ -238,6 +246,7 @@ class RLRun:
         metrics |= counts | summary(fresh) | self.pool.metrics(s.pools) | self.phases.metrics()
         self.tokens["sampled"] += metrics["tokens_sampled"]
         self.tokens["trained"] += metrics.get("tokens_trained", 0.0)
+        self.tokens["masked"] += metrics.get("tokens_masked", 0.0)
         self.tokens["discarded"] += metrics["tokens_discarded"]
         clock["step_s"] = time.perf_counter() - started
         clock["tokens_per_s"] = metrics["tokens_sampled"] / clock["step_s"]
@@ -320,8 +329,8 @@ class RLRun:
         told = self.phases.settle(self.step)
         for line in told:
             self.recorder.note(self.stage, line)
-        if told:
-            self.sampler.reward = self._reward()
+        if told or self.phases.ramps:
+            self.sampler.reward = self._reward(self.sampler.reward)
 
     def _decided(self, alarm: Alarm) -> Alarm:
         """The alarm with the action that is left: rollbacks are bounded."""
@@ -364,4 +373,4 @@ class RLRun:
 def _taken_back(now: Mapping[str, float], then: Mapping[str, float]) -> dict[str, float]:
     """Token counts of a stage that goes back: all that was sampled since is spent, and discarded."""
     lost = now["sampled"] - then["sampled"]
-    return {"sampled": now["sampled"], "trained": then["trained"], "discarded": then["discarded"] + lost}
+    return {**then, "sampled": now["sampled"], "discarded": then["discarded"] + lost}

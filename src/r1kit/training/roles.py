@@ -60,8 +60,8 @@ class Roles:
 
     @classmethod
     def open(cls, phases: Sequence[Any], model_path: Path, session: Session, dtype: str) -> Roles:
-        """The roles that any of the stage's `phases` (settings, one for each phase of its schedule) needs, as the
-        session's checkpoint left them, else fresh from `model_path`."""
+        """The roles that any of the stage's `phases` (settings, of each phase of its schedule and the end of its ramps)
+        needs, as the session's checkpoint left them, else fresh from `model_path`."""
         first = phases[0]
         algorithm, optimizer, world = first.algorithm, first.optimizer, session.world
         native, tokenizer = first.native, session.tokenizer

@@ -110,7 +110,11 @@ class GroupSampler:
                 for g, i in enumerate(rows)
             ]
             judged = self._judge(problem, rollouts, step)
-            statistics = tuple(self._statistics(problem, rollout) for rollout in judged)
+            monitored = self._monitored(judged, step)
+            statistics = tuple(
+                {**self._statistics(problem, rollout), **watched}
+                for rollout, watched in zip(judged, monitored, strict=True)
+            )
             groups.append(SampledGroup(judged, statistics))
         self.seconds["sample"] += sampled - started
         self.seconds["judge"] += time.perf_counter() - sampled
@@ -177,6 +181,18 @@ class GroupSampler:
         judged = dict(zip(whole, verify_many(self.task, asked, [texts[i] for i in whole], verify), strict=True))
         return [judged.get(i, {}) for i in range(len(samples))]
 
+    def _monitored(self, group: Group, step: int) -> list[dict[str, float]]:
+        """What the reward watches of a judged group without paying it, under `monitored_<name>`."""
+        none: list[dict[str, float]] = [{} for _ in group]
+        watch = getattr(self.reward, "monitored", None)
+        if watch is None or group.failed:
+            return none
+        cap = self.sampling.max_tokens
+        rows = self._guarded(
+            "monitor", group.problem, lambda: watch(group.problem, group.rollouts, max_tokens=cap, step=step), none
+        )
+        return [{f"monitored_{n}": v for n, v in row.items() if math.isfinite(v)} for row in rows]
+
     def _statistics(self, problem: Problem, rollout: Rollout) -> Mapping[str, float]:
         if rollout.finish in ("aborted", "failed"):
             return {}
@@ -195,7 +211,8 @@ class GroupSampler:
     def _tell(self, kind: str, what: str, *, trace: bool = False) -> None:
         self.troubles[kind] += 1
         if self.troubles[kind] == 1:
-            _log.error("%s: %s: its group is dropped; more are only counted", kind, what, exc_info=trace)
+            lost = "what is only watched is missing" if kind in ("monitor", "statistics") else "its group is dropped"
+            _log.error("%s: %s: %s; more are only counted", kind, what, lost, exc_info=trace)
 
 
 def writable(text: str) -> str:

@@ -50,9 +50,12 @@ def update(
         Example.of(r, weights=None if token_weights_of is None else token_weights_of[id(r)]) for g in groups for r in g
     ]
     metrics: dict[str, float] = {}
+    trained = sum(e.trained_tokens for e in examples)
     if a.group_filter is not None:
         metrics["tokens_filtered"] = float(_tokens(offered) - _tokens(groups))
-    if not any(e.trained_tokens for e in examples):
+    if settings.dynamic_sampling.truncated == "mask":
+        metrics["tokens_masked"] = float(_tokens(groups) - trained)
+    if not trained:
         return {**metrics, "loss": 0.0, "grad_norm": 0.0, "tokens_trained": 0.0}  # all of it is masked
 
     # 1. what other models say of the tokens
@@ -74,7 +77,7 @@ def update(
         if alone or not critic.shared:
             metrics |= critic.update(session.network, examples, settings.token_budget, lr_scale, settings.grad_clip)
         if alone:
-            return metrics
+            return {**metrics, "tokens_trained": float(trained)}
     metrics |= _update_policy(session, examples, settings, lr_scale, roles)
     if scores.kl is not None:
         metrics["kl"] = scores.kl.mean().item()
