@@ -101,6 +101,12 @@ def test_batch_numbers_divide() -> None:
     assert "rl: batch" not in failed(small("rl.algorithm.minibatches=4"))
 
 
+def test_fewer_problems_than_processes_leave_some_waiting() -> None:
+    found = {check.name: check for check in preflight(small("rl.problems_per_step=1", "processes=2"))}["rl: batch"]
+    assert found.ok
+    assert found.found.endswith("so 1 wait meanwhile")
+
+
 def test_every_phase_is_held_to_the_limits() -> None:
     schedule = "rl.schedule=[{until: {step: 5}}, {set: {sampling.max_tokens: 4090, samples_per_problem: 4}}]"
     budget = "rl.token_budget=5000"

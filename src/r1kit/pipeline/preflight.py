@@ -90,7 +90,9 @@ def _rl_batch(name: str, stage: RLSettings, processes: int) -> Check:
     )
     if rollouts % minibatches:
         found += f"; {rollouts} do not divide into {minibatches} minibatches: change minibatches or the batch"
-    return Check(f"{name}: batch", stage.problems_per_step >= processes and not rollouts % minibatches, found)
+    if stage.problems_per_step < processes:
+        found += f"; a problem is sampled by one process, so {processes - stage.problems_per_step} wait meanwhile"
+    return Check(f"{name}: batch", not rollouts % minibatches, found)
 
 
 def _models(recipe: Recipe) -> Iterator[Check]:
