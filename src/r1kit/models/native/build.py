@@ -57,6 +57,15 @@ def turns(phase_PC: Tensor) -> Tensor:
     return torch.stack([torch.stack([cosine, cosine], -1), torch.stack([-sine, sine], -1)], 1).flatten(2).contiguous()
 
 
+def gradient_address(parameter: Tensor) -> int:
+    """Where a parameter's gradient is added up; zeros where it has none yet."""
+    if parameter.grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    if not parameter.grad.is_contiguous():
+        raise ValueError("native: a gradient is not contiguous")
+    return parameter.grad.data_ptr()
+
+
 @cache
 def _version(compiler: str) -> str:
     return subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
