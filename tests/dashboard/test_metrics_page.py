@@ -1,6 +1,6 @@
 """Why this matters: the page is what a person reads when a number looks odd; one that lags behind the report misleads.
 
-Not exercised: whether the words are true.
+Not exercised: whether the words are true; that no number is without an entry (tests/training/test_metric_names.py).
 """
 
 from __future__ import annotations

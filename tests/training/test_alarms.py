@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from r1kit.config.alarms import AlarmSettings
+from r1kit.dashboard.glossary import entry_of
 from r1kit.training.alarms import CONDITIONS, Alarm, Alarms
 
 Row = dict[str, float]
@@ -51,6 +52,7 @@ def only(name: str, series: Iterable[Row], evaluations: Mapping[int, Row] | None
     (alarm,) = raised(series, evaluations, **settings)
     assert (alarm.name, alarm.action) == (name, "warn")
     assert alarm.message.startswith(f"{name} after step {alarm.step}: ")
+    assert all(entry_of(number) for number in alarm.numbers)
     return alarm
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from r1kit.dashboard.glossary import entry_of
 from r1kit.training import rl
 from r1kit.training.checkpoints import CheckpointError, complete_checkpoints, latest_checkpoint, load_state
 from r1kit.training.parallel import World
@@ -111,6 +112,8 @@ def test_rollbacks_are_counted_and_bounded(base: Path, tmp_path: Path, no_reward
         (2, "alarm", "rollback"), (2, "alarm", "rollback"), (2, "train"), (3, "train"), (3, "alarm", "pause")
     ]  # fmt: skip
     assert [(row["fired_at"], row["back_to"], row["lr_factor"]) for row in later[:2]] == [(3, 1, 0.5), (3, 1, 0.25)]
+    words = ("stage", "kind", "step", "action", "message")
+    assert [key for key in later[0] if key not in words and entry_of(key) is None] == []
     # Two steps of warm-up, then the full rate, a quarter of it now.
     assert later[3]["lr"] == pytest.approx(0.25 * 0.05)
     assert [note for note in recorder.notes if "rolls back" in note] == [

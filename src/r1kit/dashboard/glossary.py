@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from r1kit.config.schedules import SCHEDULED
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -26,7 +28,7 @@ class Entry:
 GLOSSARY: tuple[Entry, ...] = (
     Entry(
         "pass@1",
-        ("pass@1",),
+        ("pass@1", "pass@1_low", "pass@1_high"),
         "The chance that one sampled response is right: the mean over k samples of each held-out problem. "
         "The interval (95 %) comes from drawing whole families of problems again and again, so that "
         "problems made of the same material count as one piece of evidence.",
@@ -65,6 +67,15 @@ GLOSSARY: tuple[Entry, ...] = (
         "counts attempts, checks or length, unless the recipe names a part that does.",
         "Rises together with accuracy.",
         "Rises without accuracy: the policy earns the format part alone. Lower that weight, or use advantage: none.",
+    ),
+    Entry(
+        "reward parts",
+        ("reward_accuracy", "reward_format"),
+        "reward_NAME is the mean of one part of the reward, its weight applied; it is missing in steps in which the "
+        "part is not paid. monitored_NAME is the mean of a part of weight 0, which is watched and not paid.",
+        "The accuracy part carries the reward.",
+        "The format part alone rises: see reward. A monitored part falls while the reward rises: what is paid is "
+        "bought with it; give it a weight.",
     ),
     Entry(
         "format",
@@ -261,6 +272,13 @@ GLOSSARY: tuple[Entry, ...] = (
         "Jumps: lower the learning rate; check that sampling and training use the same dtype.",
     ),
     Entry(
+        "ratio",
+        ("ratio",),
+        "The mean of new over old probability of the trained tokens.",
+        "1 with one minibatch, but for carried groups.",
+        "Far from 1: fewer minibatches, a lower learning rate, or a smaller dynamic_sampling.max_age.",
+    ),
+    Entry(
         "gap of engine and trainer",
         (
             "gap_mean",
@@ -304,9 +322,13 @@ GLOSSARY: tuple[Entry, ...] = (
             "all_zero_rewards",
             "format_up_accuracy_down",
             "no_useful_group",
+            *("entropy_start", "response_tokens_start", "format_start", "accuracy_rise", "accuracy_best"),
+            *("reward_rise", "pass@1_fall", "pass@1_best", "fired_at", "back_to", "lr_factor"),
         ),
-        "Rows of kind alarm: what fired, after which step, with the numbers, and what was done (warn, pause, "
-        "rollback).",
+        "Rows of kind alarm: what fired, after which step, and what was done (warn, pause, rollback), with the "
+        "numbers that the message names: a metric as it is, in the first steps (_start), at its best (_best), and its "
+        "change. Of a rollback the step at which it fired, the one gone back to, and the factor of the learning rate "
+        "since.",
         "None.",
         "Each message says what to look at; docs/alarms.md has the conditions.",
     ),
@@ -420,31 +442,48 @@ GLOSSARY: tuple[Entry, ...] = (
     Entry(
         "phase",
         ("phase",),
-        "The phase of the stage's schedule, from 1; missing without a schedule.",
+        "The phase of the stage's schedule, from 1; missing without a schedule. What the phase ramps is beside it "
+        "under the setting's own name, such as sampling.max_tokens.",
         "As the recipe says; run.log has the step and the reason of each change.",
         "Never changes: a hand-over rule is out of reach; give it a step as well.",
     ),
     Entry(
         "tokens",
-        (
-            "tokens_sampled",
-            "tokens_trained",
-            "tokens_discarded",
-            "groups_sampled",
-            "groups_trained",
-            "carried",
-        ),
-        "Response tokens sampled, those of them trained on, and those discarded with groups that teach "
-        "nothing. Useful groups beyond the batch are carried on to the next step; failed groups could not "
-        "be judged and are never trained.",
-        "Discarded well below half of sampled.",
-        "Mostly discarded: see useful groups.",
+        ("tokens_sampled", "tokens_trained", "tokens_masked", "tokens_discarded", "tokens_filtered"),
+        "Response tokens sampled, and what became of them. Trained: by the policy, or by the critic alone. Masked: "
+        "their response was cut at the cap (dynamic_sampling.truncated: mask); its reward was compared, its tokens "
+        "were not trained. Discarded: with groups that taught nothing, failed, grew stale or were left over at the "
+        "end, and responses that algorithm.group_filter left out (tokens_filtered of them).",
+        "Discarded and masked well below half of sampled.",
+        "Mostly discarded: see useful groups. Mostly masked: raise the cap.",
+    ),
+    Entry(
+        "groups",
+        ("groups_sampled", "groups_trained", "groups_failed", "groups_stale", "carried", "carried_in", "waited"),
+        "Groups sampled and trained; failed ones could not be sampled or judged and are never trained. Useful groups "
+        "beyond the batch are carried on to the next step (carried, there carried_in); stale ones were older than "
+        "dynamic_sampling.max_age and dropped. waited is 1 where a step lacked useful groups and kept what it had "
+        "(when_short: wait).",
+        "No group failed; few carried.",
+        "Failed: look at run.log; a verifier or the engine failed. Stale: raise max_age, or sample less ahead. Waited: "
+        "see useful groups.",
+    ),
+    Entry(
+        "padding",
+        ("padding",),
+        "The share of the trainer's tokens that were padding.",
+        "A few per cent.",
+        "More: raise token_budget.",
     ),
     Entry(
         "step time",
-        ("sample_s", "reward_s", "train_s", "sync_s", "tokens_per_s", "sample_tokens_per_s", "train_tokens_per_s"),
-        "Seconds of each part of one step, and response tokens per second: sampled, over the whole step and over "
-        "sampling alone; trained, over training alone.",
+        (
+            *("step_s", "sample_s", "reward_s", "train_s", "sync_s"),
+            *("tokens_per_s", "sample_tokens_per_s", "train_tokens_per_s", "wall"),
+        ),
+        "Under clock, in seconds: the whole step and each part of it. Response tokens per second: sampled, over the "
+        "whole step and over sampling alone; trained, over training alone. wall is the Unix time at which the row was "
+        "written.",
         "Sampling and training share the step; judging and weight sync are slivers.",
         "Judging is large: its verifier is slow. Speed drops suddenly: something else uses the machine.",
     ),
@@ -468,8 +507,18 @@ GLOSSARY: tuple[Entry, ...] = (
 )
 
 _BY_KEY = {key: entry for entry in GLOSSARY for key in entry.keys}
+# What the names of a family begin with, and a name of its entry: every pass@k beyond 1, parts of a reward, and what a
+# schedule ramps.
+_FAMILIES = (
+    ("pass@", "pass@k"),
+    ("reward_", "reward_accuracy"),
+    ("monitored_", "reward_accuracy"),
+    *((setting, "phase") for setting in SCHEDULED),
+)
 
 
 def entry_of(key: str) -> Entry | None:
-    """The entry that explains metric `key`, if there is one; every pass@k beyond 1 has the same."""
-    return _BY_KEY.get(key) or (_BY_KEY["pass@k"] if key.startswith("pass@") else None)
+    """The entry that explains metric `key`, if there is one; names made of others go by what they begin with."""
+    if (found := _BY_KEY.get(key)) is not None:
+        return found
+    return next((_BY_KEY[known] for begin, known in _FAMILIES if key.startswith(begin)), None)
