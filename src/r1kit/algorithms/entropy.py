@@ -43,7 +43,7 @@ def chunked_logprobs(
     is summed in float32. Memory: 2 * chunk * V floats, plus T * V where T * V <= 2^24 and a gradient is
     wanted. Not twice differentiable. Raises ValueError on shapes, dtypes or temperatures that do not fit.
     """
-    _check(hidden_TD, head_weight_VD, targets_T, temperature_T)
+    check_logprob_inputs(hidden_TD, head_weight_VD, targets_T, temperature_T)
     tokens, vocabulary = hidden_TD.shape[0], head_weight_VD.shape[0]
     rows = chunk if chunk is not None else max(MIN_ROWS, CACHED_ELEMENTS // vocabulary)
     scale_T: Tensor | None = None
@@ -59,7 +59,10 @@ def chunked_logprobs(
     return logprobs_T, entropy_T
 
 
-def _check(hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, temperature_T: Tensor | float) -> None:
+def check_logprob_inputs(
+    hidden_TD: Tensor, head_weight_VD: Tensor, targets_T: Tensor, temperature_T: Tensor | float
+) -> None:
+    """ValueError where shapes, dtypes or temperatures do not fit one another."""
     fits = hidden_TD.ndim == head_weight_VD.ndim == 2 and hidden_TD.shape[1] == head_weight_VD.shape[1]
     if not fits or targets_T.shape != hidden_TD.shape[:1]:
         raise ValueError(

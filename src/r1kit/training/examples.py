@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.models.attention import packed_attention, positions
+from r1kit.models.native.head import token_logprobs
 from r1kit.records import Rollout
 from r1kit.training.packing import MicroBatch, balanced_shards, plan
 from r1kit.training.parallel import World
@@ -71,13 +71,13 @@ def outcome(rollout: Rollout) -> float:
 
 
 class MicroTokens:
-    """The tensors of one micro-batch. Arrays named `_T` are over its trained tokens only."""
+    """The tensors of one micro-batch, on `device`. Arrays named `_T` are over its trained tokens only."""
 
-    def __init__(self, micro: MicroBatch, examples: Sequence[Example]) -> None:
-        self.micro, self.examples = micro, examples
-        self.inputs = micro.tensor([e.inputs for e in examples], 0)
-        self.chosen = micro.tensor([e.mask for e in examples], False).nonzero().squeeze(1)
-        self.positions = positions(micro.segments)
+    def __init__(self, micro: MicroBatch, examples: Sequence[Example], device: str = "cpu") -> None:
+        self.micro, self.examples, self.device = micro, examples, device
+        self.inputs = micro.tensor([e.inputs for e in examples], 0).to(device)
+        self.chosen = micro.tensor([e.mask for e in examples], False).nonzero().squeeze(1).to(device)
+        self.positions = positions(micro.segments).to(device)
         self.attend = packed_attention(micro.segments)
         self.targets_T = self.trained([e.targets for e in examples])
         self.temperatures_T = self.trained([e.temperatures for e in examples])
@@ -85,7 +85,7 @@ class MicroTokens:
 
     def trained(self, arrays: Sequence[Any]) -> Tensor:
         """One array for each example, over its predicted tokens, as one tensor over trained tokens."""
-        return self.micro.tensor(arrays, 0)[self.chosen]
+        return self.micro.tensor(arrays, 0).to(self.device)[self.chosen]
 
     def forward(self, model: Any) -> Tensor:
         """What `model` makes of the tokens, at those that predict a trained one: [T, D] (values: [T]).
@@ -97,7 +97,7 @@ class MicroTokens:
     def logprobs(self, model: Any, temperatures_T: Tensor | float | None = None) -> tuple[Tensor, Tensor]:
         """(log-prob of each trained token, entropy there) under `model`, at the sampling temperatures by default."""
         at = self.temperatures_T if temperatures_T is None else temperatures_T
-        return chunked_logprobs(self.forward(model), model.head_weight, self.targets_T, at)
+        return token_logprobs(model, self.forward(model), self.targets_T, at)
 
 
 def share_of(examples: Sequence[Example], world: World) -> list[int]:
@@ -109,14 +109,15 @@ def share_of(examples: Sequence[Example], world: World) -> list[int]:
 def micro_batches(examples: Sequence[Example], token_budget: int, world: World) -> list[MicroTokens]:
     """This rank's share of `examples`, cut into micro-batches."""
     mine = [examples[i] for i in share_of(examples, world)]
-    return [MicroTokens(micro, mine) for micro in plan([len(e.inputs) for e in mine], token_budget)]
+    return [MicroTokens(micro, mine, world.device) for micro in plan([len(e.inputs) for e in mine], token_budget)]
 
 
 @torch.no_grad()
 def at_trained_tokens(
     compute: Callable[[MicroTokens], Tensor], examples: Sequence[Example], token_budget: int, world: World
 ) -> Tensor:
-    """`compute` (a value for each trained token of a micro-batch) over all examples: float32 [T], in their order.
+    """`compute` (a value for each trained token of a micro-batch) over all examples: float32 [T] on the CPU, in their
+    order.
 
     Each rank runs its share; the sum over ranks adds zeros only, so every rank holds the same bits.
     """
@@ -125,8 +126,8 @@ def at_trained_tokens(
     mine = share_of(examples, world)
     own = [examples[i] for i in mine]
     for micro in plan([len(e.inputs) for e in own], token_budget):
-        tokens = MicroTokens(micro, own)
-        values = compute(tokens).float().split([own[i].trained_tokens for rows in micro.members for i in rows])
+        tokens = MicroTokens(micro, own, world.device)
+        values = compute(tokens).float().cpu().split([own[i].trained_tokens for rows in micro.members for i in rows])
         for i, part in zip((i for rows in micro.members for i in rows), values, strict=True):
             flat[starts[mine[i]] : starts[mine[i] + 1]] = part
     return world.all_reduce_(flat, "scores")

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from r1kit.algorithms.aggregation import denominator, token_weights
-from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.algorithms.kl import kl_estimate
 from r1kit.algorithms.policy_loss import policy_loss, positive_nll
+from r1kit.models.native.head import token_logprobs
 from r1kit.training.examples import Example, MicroTokens
 from r1kit.training.roles import Roles
 
@@ -47,10 +47,10 @@ def micro_loss(
     """Loss of one micro-batch (its part of the global sums) and sums of metrics over its trained tokens."""
     a, examples = settings.algorithm, tokens.examples
     hidden = tokens.forward(model)
-    logprobs, entropy = chunked_logprobs(
-        hidden, model.head_weight, tokens.targets_T, tokens.temperatures_T, entropy_gradient=scales.entropy_coef > 0
+    logprobs, entropy = token_logprobs(
+        model, hidden, tokens.targets_T, tokens.temperatures_T, entropy_gradient=scales.entropy_coef > 0
     )
-    lengths = torch.from_numpy(np.array([e.trained_tokens for e in examples]))
+    lengths = torch.from_numpy(np.array([e.trained_tokens for e in examples])).to(tokens.device)
     weights = token_weights(a.aggregation, lengths, tokens.owners_T)
     if examples[0].weights is not None:
         weights = weights * tokens.trained([e.weights for e in examples])
@@ -78,7 +78,7 @@ def micro_loss(
     if scales.entropy_coef:
         loss = loss - scales.entropy_coef * entropy.sum() / scales.tokens
     if a.positive_nll:
-        right = torch.tensor([e.outcome == 1.0 for e in examples])[tokens.owners_T]
+        right = torch.tensor([e.outcome == 1.0 for e in examples], device=tokens.device)[tokens.owners_T]
         loss = loss + a.positive_nll * positive_nll(logprobs, right, float(scales.positive_tokens))
     if roles.critic is not None and roles.critic.shared:
         values = roles.critic.head(hidden)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.algorithms.token_accuracy import correct_tokens
 from r1kit.models.attention import packed_attention, positions
+from r1kit.models.native.head import token_logprobs
 from r1kit.training.neftune import EmbeddingNoise
 from r1kit.training.packing import MicroBatch, balanced_shards, plan
 from r1kit.training.session import Session
@@ -94,7 +94,7 @@ def backward(
         if noise is not None:
             noise.set_batch(micro, [len(s) for s in mine], [s.key for s in mine])
         hidden, targets, weights = _predict(session, micro, mine)
-        logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
+        logprobs, _ = token_logprobs(session.network, hidden, targets)
         loss = -(logprobs * weights).sum() / total
         loss.backward()
         loss_sum += loss.item()
@@ -115,7 +115,7 @@ def evaluate_tokens(session: Session, batch: Sequence[TokenSequence], token_budg
         part = mine[start : start + PLANNED]
         for micro in plan([len(s) for s in part], token_budget, best_fit=True):
             hidden, targets, weights = _predict(session, micro, part)
-            logprobs, _ = chunked_logprobs(hidden, session.network.head_weight, targets)
+            logprobs, _ = token_logprobs(session.network, hidden, targets)
             sums[0] -= float((logprobs * weights).sum()) / total
             sums[1] += float(correct_tokens(hidden, session.network.head_weight, targets).sum())
     loss, correct = session.world.sum(sums, "held-out loss")
@@ -127,11 +127,13 @@ def _predict(session: Session, micro: MicroBatch, sequences: Sequence[TokenSeque
 
     This is the one place where supervised training calls the model.
     """
-    inputs = micro.tensor([s.token_ids[:-1] for s in sequences], 0)
-    targets = micro.tensor([s.token_ids[1:] for s in sequences], 0)
+    device = session.world.device
+    inputs = micro.tensor([s.token_ids[:-1] for s in sequences], 0).to(device)
+    targets = micro.tensor([s.token_ids[1:] for s in sequences], 0).to(device)
     weights = micro.tensor([s.weights[1:] for s in sequences], 0)
-    hidden = session.network(inputs, positions(micro.segments), packed_attention(micro.segments))
-    learned = weights.nonzero().squeeze(1)
+    learned = weights.nonzero().squeeze(1).to(device)
+    weights = weights.to(device)
+    hidden = session.network(inputs, positions(micro.segments).to(device), packed_attention(micro.segments))
     return hidden[learned], targets[learned], weights[learned]
 
 

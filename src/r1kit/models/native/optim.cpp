@@ -191,13 +191,7 @@ int64_t muon_room(int half, const Piece* pieces, int64_t count) {
 // step (weights; update is null).
 void muon(int half, const Piece* pieces, int64_t count, const Step* s, const float* grad, float* momentum,
           float* update, float* weights, char* room) {
-#if defined(R1KIT_BF16)
-  if (half) {
-    Tiles tiles;
-    return run_muon<bf16>(pieces, count, *s, grad, momentum, update, weights, room);
-  }
-#endif
-  run_muon<float>(pieces, count, *s, grad, momentum, update, weights, room);
+  R1KIT_CALL(run_muon, pieces, count, *s, grad, momentum, update, weights, room);
 }
 
 // One AdamW step on `count` stretches of weights and gradients, [start, length]; the moments hold them one after another.

@@ -268,6 +268,18 @@ static void product(int64_t rows, int64_t panels, int64_t depth, const bf16* a, 
 }
 #endif
 
+// function<type of products>(...), with the tiles ready where it is bfloat16.
+#if defined(R1KIT_BF16)
+#define R1KIT_CALL(function, ...) \
+  if (half) {                     \
+    Tiles tiles;                  \
+    function<bf16>(__VA_ARGS__);  \
+  } else                          \
+    function<float>(__VA_ARGS__)
+#else
+#define R1KIT_CALL(function, ...) function<float>(__VA_ARGS__)
+#endif
+
 extern "C" {
 
 // 1 where the process may use bfloat16 products (Linux grants the tiles on request).

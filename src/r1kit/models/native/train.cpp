@@ -365,17 +365,6 @@ static void run_backward(const Model& m, const Batch& b, char* packed, char* sav
 
 extern "C" {
 
-#if defined(R1KIT_BF16)
-#define R1KIT_CALL(function, ...) \
-  if (half) {                     \
-    Tiles tiles;                  \
-    function<bf16>(__VA_ARGS__);  \
-  } else                          \
-    function<float>(__VA_ARGS__)
-#else
-#define R1KIT_CALL(function, ...) function<float>(__VA_ARGS__)
-#endif
-
 // Bytes of packed weights, of what a forward pass keeps for its backward pass, and of scratch room.
 void sizes(const Model* m, int half, const Batch* b, int64_t* bytes) { R1KIT_CALL(measure, *m, *b, bytes); }
 

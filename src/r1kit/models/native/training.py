@@ -22,7 +22,8 @@ from r1kit.config.errors import UserError
 from r1kit.models import memory
 from r1kit.models.attention import PackedAttention
 from r1kit.models.decoder import Decoder
-from r1kit.models.native.build import build, turns
+from r1kit.models.native.build import build, gradient_address, turns
+from r1kit.models.native.head import NativeHead
 
 SOURCE = Path(__file__).with_name("train.cpp")
 PRECISIONS = ("float32", "bfloat16")
@@ -108,6 +109,7 @@ class NativePass:
         self.model, self.precision = model, precision
         self._half = int(precision == "bfloat16")
         self._stale = True
+        self.native_head = NativeHead(model, precision == "bfloat16")
         # Widths are padded to whole blocks of 32, as in products.h.
         self._turns = nn.functional.pad(turns(model.phase_PC), (0, -model.config.head_dim % 32)).contiguous()
         self._packed, self._room = torch.empty(0, dtype=torch.uint8), torch.empty(0, dtype=torch.uint8)
@@ -119,7 +121,7 @@ class NativePass:
 
     def refresh(self) -> None:
         """The parameters have changed."""
-        self._stale = True
+        self._stale = self.native_head.stale = True
 
     def __call__(self, token_ids_T: Tensor, positions_T: Tensor, attend: PackedAttention) -> Tensor:
         """Final hidden states [T, D], as `Decoder.forward`; positions are those of the segments of `attend`."""
@@ -176,7 +178,7 @@ class NativePass:
                 parameter = getattr(layer, name)
                 setattr(weights, name, None if parameter is None else parameter.data_ptr())
                 if with_gradients and parameter is not None:
-                    setattr(gradients, name, _gradient(parameter))
+                    setattr(gradients, name, gradient_address(parameter))
         outer = (model.embedding, model.final_norm)
         return _Model(
             config.num_layers,
@@ -189,7 +191,7 @@ class NativePass:
             config.rms_norm_eps,
             self._turns.data_ptr(),
             *(p.data_ptr() for p in outer),
-            *(_gradient(p) if with_gradients else None for p in outer),
+            *(gradient_address(p) if with_gradients else None for p in outer),
             layers,
             grads,
         )
@@ -226,12 +228,3 @@ def _batch(ids: np.ndarray, lengths: np.ndarray) -> _Batch:
 def _at_least(buffer: Tensor, size: int) -> Tensor:
     """`buffer`, or a larger one with some room to grow."""
     return buffer if buffer.numel() >= size else memory.buffer(size + size // 4)
-
-
-def _gradient(parameter: Tensor) -> int:
-    """Where a parameter's gradient is added up; zeros where it has none yet."""
-    if parameter.grad is None:
-        parameter.grad = torch.zeros_like(parameter)
-    if not parameter.grad.is_contiguous():
-        raise ValueError("native: a gradient is not contiguous")
-    return parameter.grad.data_ptr()
