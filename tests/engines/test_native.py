@@ -35,12 +35,12 @@ from tests.engines.test_local import (
 )
 
 from r1kit.engines import native, sampler
-from r1kit.engines.cache import KVCache
 from r1kit.engines.invariance import Shapes
 from r1kit.engines.local import LocalEngine
 from r1kit.engines.native import NativeDecoder, library
+from r1kit.engines.native_runner import NativeRunner
 from r1kit.engines.prepared import PreparedDecoder
-from r1kit.engines.protocol import Engine, EngineError, Sample
+from r1kit.engines.protocol import Engine, EngineError, Request, Sample, SamplingParams
 from r1kit.engines.runner import Runner
 from r1kit.engines.sampler import forced_logprobs
 from r1kit.engines.scheduler import Scheduler
@@ -61,6 +61,7 @@ def has_bfloat16() -> bool:
 
 
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="needs a processor with bfloat16 products (AMX)")
+PRECISIONS = ["float32", pytest.param("bfloat16", marks=needs_bfloat16)]
 BFLOAT16_SHAPES = {
     "quickstart": QUICKSTART,
     "odd_widths": {**SMALL, "head_dim": 32, "hidden_size": 40, "vocab_size": VOCAB + 5},
@@ -121,7 +122,9 @@ def steps(model: Decoder, *, compiled: bool, slots: int, count: int, precision: 
     """Logits of `count` decoding passes over prompts of different lengths, each slot fed tokens of its own."""
     with torch.inference_mode():
         prepared = model if model.embedding.dtype == torch.bfloat16 else PreparedDecoder(model)
-        runner = Runner(prepared, slots, Shapes(), NativeDecoder(prepared, precision) if compiled else None)
+        runner: Any = (
+            NativeRunner(NativeDecoder(prepared, precision), slots) if compiled else Runner(prepared, slots, Shapes())
+        )
         runner.cache.reserve(64 + count)
         prompts = [Prompt(tuple((3 * s + i) % VOCAB for i in range(1 + 5 * s % 40))) for s in range(slots)]
         lengths = np.array([len(p.token_ids) for p in prompts])
@@ -192,7 +195,7 @@ def test_bfloat16_errs_by_its_rounding_and_no_more(shape: str) -> None:
     assert 0 < mine < peers
 
 
-@pytest.mark.parametrize("precision", ["float32", pytest.param("bfloat16", marks=needs_bfloat16)])
+@pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("slots", [1, 5, 12, 13, 64])
 def test_slots_order_and_neighbours_change_no_bit(slots: int, precision: str) -> None:
     asked = mixed_requests()
@@ -200,6 +203,52 @@ def test_slots_order_and_neighbours_change_no_bit(slots: int, precision: str) ->
     random.Random(slots).shuffle(asked)
     for sample in LocalEngine(quickstart(), slots=slots, native=precision).generate(asked[: 8 * slots]):
         assert sample == expected[sample.request_id]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_many_steps_in_one_call_are_the_same_steps(precision: str) -> None:
+    """And a row that samples in PyTorch, for its top-p, lets the others only take one at a time."""
+    asked = mixed_requests(12, 2)
+    alone = {**by_id(LocalEngine(quickstart(), slots=9, native=precision).generate(asked))}
+    plain = [r for r in asked if r.params.top_p == 1]
+    engine = LocalEngine(quickstart(), slots=9, native=precision)
+    for sample in engine.generate(plain):
+        assert sample == alone[sample.request_id]
+    for request in plain:
+        engine.submit(request)
+    while engine.step():
+        pass
+    for request in plain:
+        assert engine.collect(request.id) == alone[request.id]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_token_is_computed_alike_in_a_prompt_and_sampled(precision: str) -> None:
+    engine = LocalEngine(quickstart(), slots=3, native=precision)
+    (whole,) = engine.generate([Request("whole", (1, 2, 3), SamplingParams(max_tokens=90), "p")])
+    for cut in (1, 28, 29, 60):
+        params = SamplingParams(max_tokens=90 - cut)
+        (rest,) = engine.generate([Request("rest", (1, 2, 3, *whole.token_ids[:cut]), params, "p")])
+        assert (rest.token_ids, rest.logprobs) == (whole.token_ids[cut:], whole.logprobs[cut:])
+
+
+def test_responses_that_ended_before_scores_broke_down_are_kept() -> None:
+    model = model_of(**{**SMALL, "tie_embeddings": False})
+    engine = LocalEngine(model, slots=4, native="float32")
+    asked = [Request(str(i), (1, 2 + i), SamplingParams(max_tokens=5 + 20 * i), str(i)) for i in range(2)]
+    expected = engine.generate(asked)
+    tokens = expected[1].token_ids
+    place = next(i for i in range(6, 25) if tokens[i] not in {*expected[0].token_ids, *tokens[:i], 1, 2, 3})
+    for request in asked:
+        engine.submit(request)
+    with torch.no_grad():
+        model.embedding[tokens[place]] = float("nan")  # met by the second response only, halfway
+    with pytest.raises(EngineError, match=rf"'1'.*position {place + 3} are not finite"):
+        engine._run(["1"], 99)
+    kept, failed = engine.collect("0"), engine.collect("1")
+    assert kept == expected[0]
+    assert failed is not None
+    assert (failed.finish, failed.token_ids) == ("failed", tokens[: place + 1])
 
 
 def test_parameters_that_change_in_place_are_taken_over() -> None:
@@ -216,24 +265,28 @@ def test_parameters_that_change_in_place_are_taken_over() -> None:
         assert sample == fresh[sample.request_id]
 
 
-def test_draws_are_those_of_the_fallback() -> None:
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+def test_draws_are_those_of_the_fallback(temperature: float) -> None:
     generator = torch.Generator().manual_seed(0)
     for vocab in (5, 32, 61, 203):
         logits = torch.randn(200, vocab, generator=generator) * 4
         uniform = np.concatenate([np.random.default_rng(0).random(198), [0.0, 1.0 - 2.0**-53]])
-        probs = torch.softmax(logits, -1)
+        probs = torch.softmax(logits / temperature, -1)
         expected = sampler.draw(probs, torch.from_numpy(uniform)[:, None])[:, 0].numpy()
-        tokens, probabilities = native.draw(logits.clone(), uniform)
+        tokens, logprobs = native.draw(logits.clone(), uniform, np.full(200, temperature), np.zeros(200, bool))
         assert (tokens == expected).mean() > 0.99  # a number within rounding of a boundary may fall on either side
-        np.testing.assert_allclose(probabilities, probs.numpy()[np.arange(200), tokens], rtol=1e-5)
+        np.testing.assert_allclose(np.exp(logprobs), probs.numpy()[np.arange(200), tokens], rtol=1e-5)
+        tokens, logprobs = native.draw(logits.clone(), uniform, np.ones(200), np.ones(200, bool))
+        assert (tokens == logits.argmax(-1).numpy()).all()
+        np.testing.assert_allclose(logprobs, torch.log_softmax(logits, -1).amax(-1).numpy(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("damage", [float("nan"), float("inf")])
 def test_scores_that_are_not_numbers_are_seen(damage: float) -> None:
     logits = torch.zeros(3, 40)
     logits[1, 7] = damage
-    tokens, probabilities = native.draw(logits, np.array([0.1, 0.5, 0.9]))
-    assert np.isfinite(probabilities).tolist() == [True, False, True]
+    tokens, logprobs = native.draw(logits, np.array([0.1, 0.5, 0.9]), np.ones(3), np.zeros(3, bool))
+    assert np.isfinite(logprobs).tolist() == [True, False, True]
     assert (tokens < 40).all()
 
 
@@ -279,11 +332,3 @@ def test_a_missing_or_failing_compiler_is_named(monkeypatch: pytest.MonkeyPatch,
         assert not list(tmp_path.rglob("*.so"))
     finally:
         library.cache_clear()
-
-
-def test_the_cache_ends_where_a_whole_vector_does() -> None:
-    """Scores are made a vector of positions at a time: the last one may not read behind the cache."""
-    for length in (1, 63, 64, 65, 500):
-        cache = KVCache(layers=1, slots=2, kv_heads=1, head_dim=16, dtype=torch.float32, device=torch.device("cpu"))
-        cache.reserve(length)
-        assert cache.length % int(library().vector_width()) == 0

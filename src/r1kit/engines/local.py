@@ -29,6 +29,7 @@ from torch import Tensor
 from r1kit.engines.base import EngineBase
 from r1kit.engines.invariance import Model, Shapes, settle
 from r1kit.engines.native import PRECISIONS, NativeDecoder
+from r1kit.engines.native_runner import NativeRunner
 from r1kit.engines.prepared import PreparedDecoder, prepare
 from r1kit.engines.protocol import EngineError, SamplingParams, TokenEvent
 from r1kit.engines.runner import Runner
@@ -44,6 +45,10 @@ _MERGE_BYTES = {"cpu": 200_000, "cuda": 32_000_000}
 # responses that start together stay equally long: half was best in measurement. Elsewhere a step costs the
 # same however few rows it has.
 _REFILL = {"cpu": 1 / 2}
+# Compiled passes are called for so many steps at once, unless somebody reads the tokens as they come; closing a gap
+# costs them nothing, so they refill sooner.
+_STEPS = 32
+_NATIVE_REFILL = 1 / 8
 
 
 @dataclass
@@ -99,19 +104,24 @@ class LocalEngine(EngineBase):
         super().__init__(model.config.vocab_size, tokenizer, max_length or limit, policy_version)
         self.model = model
         self._prepared = prepare(model)
-        self.shapes = settle(self._prepared) if deterministic else Shapes()
+        self._native = None if native == "off" else self._compiled(native)
+        self.shapes = settle(self._prepared) if deterministic and self._native is None else Shapes()
+        self._runner: Runner | NativeRunner
         with torch.inference_mode():
-            self._native = None if native == "off" else self._compiled(native)
-            self._runner = Runner(self._prepared, slots, self.shapes, self._native)
+            if self._native is None:
+                self._runner = Runner(self._prepared, slots, self.shapes)
+            else:
+                self._runner = NativeRunner(self._native, slots)
             if not self.shapes.padding:
                 self._runner.cache.reserve(self.max_length)
         cache, device = self._runner.cache, self._runner.device.type
+        refill = _REFILL.get(device, 1 / 8) if self._native is None else _NATIVE_REFILL
         self._scheduler = Scheduler(
             slots,
             padding=self.shapes.padding,
             cache_length=cache.length,
             merge_positions=_MERGE_BYTES.get(device, 0) // cache.bytes_per_position,
-            refill_slots=int(slots * _REFILL.get(device, 1 / 8)),
+            refill_slots=int(slots * refill),
         )
         self._sampler = Sampler(slots, model.config.vocab_size, self._runner.device, native=self._native is not None)
         self._prefixes: dict[Prompt, Prefix] = {}
@@ -127,16 +137,14 @@ class LocalEngine(EngineBase):
 
     @property
     def deterministic(self) -> bool:
-        return self.shapes.exact
+        return self.shapes.exact or self._native is not None
 
     @property
     def determinism(self) -> str:
         """By which shapes results are independent of the batch, in words."""
-        described = self.shapes.describe()
         if self._native is None:
-            return described
-        name = str(self._native.dtype).removeprefix("torch.")
-        return f"decoding in C++, {name}, each row on its own; prompts: {described}"
+            return self.shapes.describe()
+        return f"compiled in C++, {str(self._native.dtype).removeprefix('torch.')}: each row on its own"
 
     @property
     def cache_bytes(self) -> int:
@@ -175,12 +183,16 @@ class LocalEngine(EngineBase):
         clock.append(perf_counter())
         if self._logits is None:
             return
+        if self._leaps():
+            stats.prefill_seconds += clock[1] - clock[0]
+            self._leap(events)
+            return
         tokens, logprobs = self._sampler.sample(self._logits, scheduler.lengths[: len(scheduler.running)])
         if not np.isfinite(logprobs).all():
             self._fail(int(np.flatnonzero(~np.isfinite(logprobs))[0]))
         clock.append(perf_counter())
         scheduler.record(tokens, logprobs)
-        self._drop(self._ended(tokens.tolist(), logprobs.tolist(), events), keep_logits=False)
+        self._drop(self._ended(events), keep_logits=False)
         clock.append(perf_counter())
         self._decode()
         clock.append(perf_counter())
@@ -190,6 +202,38 @@ class LocalEngine(EngineBase):
         stats.sample_seconds += seconds[1]
         stats.schedule_seconds += seconds[2]
         stats.decode_seconds += seconds[3]
+
+    def _leaps(self) -> bool:
+        """Whether a compiled call may do the whole of a step."""
+        scheduler = self._scheduler
+        plain = self._native is not None and self._sampler.plain(len(scheduler.running))
+        return plain and not scheduler.with_stop_strings()
+
+    def _leap(self, events: list[TokenEvent] | None) -> None:
+        """Many steps in one compiled call, or one where somebody reads the tokens: until as many responses have ended
+        as those that wait need.
+        """
+        scheduler, sampler, stats = self._scheduler, self._sampler, self.statistics
+        if not isinstance(self._runner, NativeRunner):
+            raise AssertionError("only compiled passes leap")
+        columns = {**vars(scheduler), **vars(sampler)}
+        n = len(scheduler.running)
+        enough = scheduler.missing() if scheduler.waiting else n
+        done = self._runner.advance(columns, n, steps=_STEPS if events is None else 1, enough=enough)
+        began = perf_counter()
+        failed = scheduler.running[done.failed] if done.failed >= 0 else None
+        self._drop(self._ended(None if failed else events), keep_logits=True)
+        if not scheduler.running:
+            self._logits = None
+        stats.tokens += done.tokens
+        stats.steps += done.steps
+        stats.row_steps += done.row_steps
+        stats.decode_seconds += done.decode_seconds
+        stats.attention_seconds += done.attention_seconds
+        stats.sample_seconds += done.sample_seconds
+        stats.schedule_seconds += perf_counter() - began
+        if failed is not None:
+            self._fail(scheduler.running.index(failed))
 
     def _admit(self, events: list[TokenEvent] | None) -> None:
         """Place waiting requests; compute the prompts among them that are new."""
@@ -204,14 +248,15 @@ class LocalEngine(EngineBase):
         unit = self.shapes.padding or 1
         self._runner.cache.reserve(-(-needed // unit) * unit)
         prefixes = self._prefill(admitted)
-        rows = [] if self._logits is None else [self._logits]
+        more = []
         for sequence, prefix in zip(admitted, prefixes, strict=True):
             if self._begin(sequence, prefix, events):
                 slot = self._scheduler.place(sequence, prefix.length)
                 self._runner.cache.load(slot, prefix)
                 self._sampler.place(slot, sequence)
-                rows.append(prefix.logits[None])
-        self._logits = torch.cat(rows) if rows else None
+                more.append(prefix.logits)
+        if more:
+            self._logits = self._runner.with_logits(self._logits, more)
 
     def _prefill(self, admitted: list[Sequence]) -> list[Prefix]:
         """The prefix of each sequence; prompts that others wait for are kept."""
@@ -246,9 +291,10 @@ class LocalEngine(EngineBase):
             self._finish(sequence, "length", "max_tokens")
         return not full
 
-    def _ended(self, tokens: list[int], logprobs: list[float], events: list[TokenEvent] | None) -> list[int]:
+    def _ended(self, events: list[TokenEvent] | None) -> list[int]:
         """Close the responses that the newest tokens end; their slots, in ascending order."""
         scheduler = self._scheduler
+        tokens, logprobs = scheduler.newest()
         reasons: dict[int, tuple[Finish, str]] = {}
         for slot in scheduler.ended(tokens):
             stopped = tokens[slot] in scheduler.stops[slot]
@@ -258,7 +304,7 @@ class LocalEngine(EngineBase):
             if found is not None and reasons.get(slot, ("length",))[0] == "length":
                 reasons[slot] = ("stopped", f"string {found!r}")
         if events is not None:
-            for slot, (token, logprob) in enumerate(zip(tokens, logprobs, strict=True)):
+            for slot, (token, logprob) in enumerate(zip(tokens.tolist(), logprobs.tolist(), strict=True)):
                 finish = reasons[slot][0] if slot in reasons else None
                 events.append(TokenEvent(scheduler.running[slot].request.id, token, logprob, finish))
         for slot, (finish, reason) in reasons.items():
@@ -304,7 +350,7 @@ class LocalEngine(EngineBase):
         if not n:
             self._logits = None
             return
-        newest = scheduler.tokens[np.arange(n), scheduler.counts[:n] - 1]
+        newest, _ = scheduler.newest()
         attended = self._runner.attention_seconds
         self._logits = self._runner.decode(newest, scheduler.lengths[:n], scheduler.spans)
         self.statistics.attention_seconds += self._runner.attention_seconds - attended
@@ -337,5 +383,5 @@ class LocalEngine(EngineBase):
         if self._logits is None:
             raise AssertionError("a response is running without logits")
         length = int(self._scheduler.lengths[slot])
-        branch.prefix = Prefix(self._runner.cache.snapshot(slot, length), self._logits[slot].clone())
+        branch.prefix = Prefix(self._runner.cache.snapshot(slot, length), self._logits[slot].clone(), length)
         return branch

@@ -12,7 +12,6 @@ from torch import Tensor
 from r1kit.engines.attention import DecodeAttention
 from r1kit.engines.cache import KVCache, Span
 from r1kit.engines.invariance import MOST_ROWS, Model, Shapes
-from r1kit.engines.native import NativeDecoder
 from r1kit.engines.sequence import Prefix, Prompt
 from r1kit.models.attention import Segment, packed_attention
 
@@ -22,16 +21,16 @@ class Runner:
     `forward`.
     """
 
-    def __init__(self, model: Model, slots: int, shapes: Shapes, native: NativeDecoder | None = None) -> None:
+    def __init__(self, model: Model, slots: int, shapes: Shapes) -> None:
         config, parameter = model.config, next(model.parameters())
-        self.model, self.shapes, self.native = model, shapes, native
+        self.model, self.shapes = model, shapes
         self.device = parameter.device
         self.cache = KVCache(
             layers=config.num_layers,
             slots=slots,
             kv_heads=config.num_kv_heads,
             head_dim=config.head_dim,
-            dtype=parameter.dtype if native is None else native.dtype,
+            dtype=parameter.dtype,
             device=parameter.device,
         )
         rows = self._padded(slots)
@@ -100,7 +99,7 @@ class Runner:
             if prompt.forced:
                 before = slice(end - len(prompt.forced) - 1, end - 1)
                 scored = logprobs_of(self._logits(hidden[before]), prompt.forced, prompt.temperature)
-            prefixes.append(Prefix(keys_values[..., end - length : end, :], last[row], tuple(scored)))
+            prefixes.append(Prefix(keys_values[..., end - length : end, :], last[row], length, tuple(scored)))
         return prefixes
 
     def _logits(self, hidden_TD: Tensor) -> Tensor:
@@ -108,6 +107,10 @@ class Runner:
         rows = len(hidden_TD)
         hidden_TD = torch.nn.functional.pad(hidden_TD, (0, 0, 0, self._padded(rows) - rows))
         return self.model.logits(hidden_TD)[:rows]
+
+    def with_logits(self, logits_nV: Tensor | None, more: Sequence[Tensor]) -> Tensor:
+        """Logits of the running responses with those of `more` behind them."""
+        return torch.cat([*([] if logits_nV is None else [logits_nV]), *(row[None] for row in more)])
 
     # -- one more token --------------------------------------------------------------------------------------
 
@@ -117,8 +120,6 @@ class Runner:
 
         `spans(start, stop)` cuts the slots of a pass into spans of similar length.
         """
-        if self.native is not None:
-            return self.native.decode(token_ids, positions, self.cache)
         n = len(token_ids)
         passes = range(0, n, self.shapes.pass_rows)
         logits = [self._decode_pass(token_ids, positions, s, min(n, s + self.shapes.pass_rows), spans) for s in passes]

@@ -63,16 +63,19 @@ class Sampler:
         if not self.native:
             return self._sample(logits_nV, positions)
         # Which way a row goes depends on its own settings only, never on its neighbours'.
-        plain = ~(self.special[:n] | self.greedy[:n]) & (self.temperatures[:n] == 1)
-        if plain.all():
-            drawn, probabilities = native.draw(logits_nV, uniforms(self.keys[:n], positions))
-            return drawn, np.log(probabilities)
-        chosen, logprobs = self._sample(logits_nV, positions)
-        if plain.any():
-            rows = torch.from_numpy(np.flatnonzero(plain))
-            drawn, probabilities = native.draw(logits_nV[rows], uniforms(self.keys[:n][plain], positions[plain]))
-            chosen[plain], logprobs[plain] = drawn, np.log(probabilities)
+        chosen, logprobs = (np.empty(n, np.int64), np.empty(n)) if self.plain(n) else self._sample(logits_nV, positions)
+        rows = np.flatnonzero(~self.special[:n])
+        chosen[rows], logprobs[rows] = native.draw(
+            logits_nV[torch.from_numpy(rows)],
+            uniforms(self.keys[rows], positions[rows]),
+            self.temperatures[rows],
+            self.greedy[rows],
+        )
         return chosen, logprobs
+
+    def plain(self, n: int) -> bool:
+        """Whether slots 0..n-1 all sample from softmax(logits / temperature), or the likeliest token."""
+        return not self.special[:n].any()
 
     def _sample(self, logits_nV: Tensor, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The same in PyTorch, for every kind of row."""

@@ -49,7 +49,7 @@ class Scheduler:
         self.limits = np.zeros(slots, np.int64)  # tokens to sample at most
         self.tokens = np.zeros((slots, _FIRST_WIDTH), np.int64)
         self.logprobs = np.zeros((slots, _FIRST_WIDTH), np.float64)
-        self.stops: list[frozenset[int]] = []
+        self.stops = np.full((slots, 1), -1, np.int64)  # stop tokens, -1 behind the last
         self._stop_strings = 0  # running responses that have some
 
     # -- the waiting line ------------------------------------------------------------------------------------
@@ -71,11 +71,15 @@ class Scheduler:
             if not self.wanted[prompt]:
                 del self.wanted[prompt]
 
+    def missing(self) -> int:
+        """How many more slots must become free until waiting sequences start."""
+        return min(len(self.waiting), self.refill_slots) - (self.slots - len(self.running))
+
     def admit(self) -> list[Sequence]:
         """The sequences that start now: none until `refill_slots` are free, or all that wait fit."""
-        free = self.slots - len(self.running)
-        if free < min(len(self.waiting), self.refill_slots):
+        if self.missing() > 0:
             return []
+        free = self.slots - len(self.running)
         admitted = [self.waiting.popleft() for _ in range(min(free, len(self.waiting)))]
         for sequence in admitted:
             self._no_longer_wanted(sequence)
@@ -87,7 +91,11 @@ class Scheduler:
         """Put a sequence with `length` cached positions into the next slot."""
         slot = len(self.running)
         self.running.append(sequence)
-        self.stops.append(frozenset(sequence.params.stop_token_ids))
+        stops = sequence.params.stop_token_ids
+        if len(stops) > self.stops.shape[1]:
+            more = len(stops) - self.stops.shape[1]
+            self.stops = np.pad(self.stops, ((0, 0), (0, more)), constant_values=-1)
+        self.stops[slot, : len(stops)], self.stops[slot, len(stops) :] = stops, -1
         self._stop_strings += bool(sequence.params.stop_strings)
         self.lengths[slot], self.counts[slot] = length, 0
         self.limits[slot] = sequence.params.max_tokens - len(sequence.tokens)
@@ -105,12 +113,17 @@ class Scheduler:
         self.logprobs[rows, places] = logprobs
         self.counts[:n] += 1
 
-    def ended(self, tokens: Many[int]) -> list[int]:
+    def newest(self) -> tuple[np.ndarray, np.ndarray]:
+        """Token and log-prob of every running response that were noted last."""
+        n = len(self.running)
+        rows, places = np.arange(n), self.counts[:n] - 1
+        return self.tokens[rows, places], self.logprobs[rows, places]
+
+    def ended(self, tokens: np.ndarray) -> list[int]:
         """Slots whose newest token is a stop token or the last that was allowed."""
         n = len(self.running)
-        stopped = [slot for slot, (token, stops) in enumerate(zip(tokens, self.stops, strict=True)) if token in stops]
-        full = np.flatnonzero(self.counts[:n] >= self.limits[:n]).tolist()
-        return sorted({*stopped, *full}) if stopped and full else stopped or full
+        stopped = (self.stops[:n] == tokens[:, None]).any(1) & (self.counts[:n] > 0)
+        return np.flatnonzero(stopped | (self.counts[:n] >= self.limits[:n])).tolist()
 
     def with_stop_strings(self) -> list[int]:
         """Slots whose text has to be looked at."""
@@ -138,7 +151,6 @@ class Scheduler:
                 moves.append(Move(donor, gap, int(self.lengths[gap])))
                 gap = donor
             self.running.pop()
-            self.stops.pop()
         return moves
 
     def _donor(self, gap: int) -> int:
@@ -153,8 +165,8 @@ class Scheduler:
         return last - int(heights[::-1].argmax())
 
     def _copy(self, source: int, target: int) -> None:
-        self.running[target], self.stops[target] = self.running[source], self.stops[source]
-        for column in (self.lengths, self.counts, self.limits):
+        self.running[target] = self.running[source]
+        for column in (self.lengths, self.counts, self.limits, self.stops):
             column[target] = column[source]
         count = self.counts[source]
         self.tokens[target, :count] = self.tokens[source, :count]

@@ -43,17 +43,14 @@ class Prompt:
 
 @dataclass(frozen=True, eq=False)
 class Prefix:
-    """A computed beginning: `keys_values` [2, layers, kv_heads, T, head_dim] of T tokens, `logits` [V] of the
-    next one.
+    """A computed beginning of `length` tokens: what the cache of the engine holds of it, and `logits` [V] of the
+    next token.
     """
 
     keys_values: Tensor
     logits: Tensor
+    length: int
     forced_logprobs: tuple[float, ...] = ()
-
-    @property
-    def length(self) -> int:
-        return self.keys_values.shape[3]
 
 
 @dataclass(eq=False)

@@ -35,7 +35,8 @@ def build(source: Path) -> ctypes.CDLL:
     compiler = shutil.which(os.environ.get("CXX", "g++"))
     if compiler is None:
         raise BuildError("no C++ compiler found; install g++ (or name one in CXX), or turn it off")
-    texts = [path.read_text(encoding="utf-8") for path in (source, *sorted(HEADERS.glob("*.h")))]
+    headers = sorted({*HEADERS.glob("*.h"), *source.parent.glob("*.h")})
+    texts = [path.read_text(encoding="utf-8") for path in (source, *headers)]
     key = "\0".join([*texts, _version(compiler), *FLAGS, platform.machine(), _processor()])
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "r1kit" / "native"
     path = folder / f"{source.stem}-{hashlib.sha256(key.encode()).hexdigest()[:20]}.so"
