@@ -49,10 +49,37 @@ def refusal(kind: type[Any], **values: Any) -> str:
         ({"algorithm": {"minibatches": 1000}}, "lower minibatches"),
         ({"algorithm": {"kl_coef": 0.1, "kl_estimator": "k1"}}, "gradient as a loss is only noise"),
         ({"dynamic_sampling": {"max_factor": 0.5}}, "greater than or equal to 1"),
+        # REINFORCE has no ratio: whatever an older policy sampled would bias it.
+        ({"algorithm": {"objective": "reinforce", "minibatches": 2}}, "a silent bias; set minibatches: 1"),
+        ({"algorithm": {"objective": "reinforce"}}, "set dynamic_sampling.carry: false"),
+        (
+            {"algorithm": {"preset": "rloo"}, "dynamic_sampling": {"when_short": "wait"}},
+            "groups carried from earlier steps",
+        ),
+        (
+            {
+                "algorithm": {"objective": "reinforce"},
+                "mismatch": {"correction": "geometric_mask"},
+            },  # weights of 0 and 1
+            "weight them with mismatch.correction: token_tis",
+        ),
     ],
 )
 def test_impossible_rl_settings(values: dict[str, Any], part: str) -> None:
     assert part in refusal(RLSettings, model="${base}", **values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"algorithm": {"preset": "rloo"}},
+        {"algorithm": {"objective": "reinforce"}, "dynamic_sampling": {"carry": False}},
+        {"algorithm": {"objective": "reinforce"}, "mismatch": {"correction": "token_tis"}},
+        {"algorithm": {"objective": "cispo", "minibatches": 4}},
+    ],
+)
+def test_reinforce_on_policy_or_weighted_is_accepted(values: dict[str, Any]) -> None:
+    assert RLSettings(model="${base}", **values).steps == 75
 
 
 def test_pretrain_budget_must_hold_one_sequence() -> None:

@@ -229,6 +229,52 @@ def test_weights_scale_their_parts_and_nothing_else(weights: dict[str, float], m
         assert unpaid == {name: value for name, value in before.items() if not weights[name]}
 
 
+def test_a_part_of_weight_0_is_watched_and_costs_no_group() -> None:
+    """It is valued apart, in its steps only, and what it cannot value is missing: the group is trained all the same."""
+    scores: list[float | None] = [3.0, 5.0]
+    unpaid = {"part": "reward_model", "source": "m", "weight": 0, "last_steps": 4}
+    settings = {"parts": {"accuracy": {}, "helpful": unpaid, "format": {"weight": 0.0, "monitor": False}}}
+    reward = reward_of(settings, sources={"m": lambda *_: scores})
+    group = [rollout(), rollout(WRONG, sample=1)]
+
+    def found(step: int) -> tuple[list[dict[str, float]], list[dict[str, float]]]:
+        return tuple(f(PROBLEM, group, max_tokens=9, step=step) for f in (reward, reward.monitored))  # type: ignore[return-value]
+
+    paid = [{"accuracy": 1.0}, {"accuracy": 0.0}]
+    assert found(6) == (paid, [{}, {}])
+    assert found(7) == (paid, [{"helpful": 3.0}, {"helpful": 5.0}])
+    scores[1] = None
+    assert found(7) == (paid, [{}, {}])
+    assert reward.failures == {"helpful": 1}
+    described = RewardSettings.model_validate(settings).described()
+    watched = "monitored, not paid: helpful (weight 0; monitor: false saves computing it)"
+    assert described == f"reward: 1 x accuracy; {watched}; not computed: format"
+
+
+def test_what_is_neither_paid_nor_monitored_needs_no_source() -> None:
+    idle = {"part": "reward_model", "source": "nowhere", "weight": 0.0, "monitor": False}
+    reward = reward_of({"parts": {"accuracy": 1.0, "helpful": idle}})
+    assert reward.one(PROBLEM, rollout(), max_tokens=9, step=1) == {"accuracy": 1.0}
+    with pytest.raises(ConfigError, match="no such source of scores"):
+        reward_of({"parts": {"accuracy": 1.0, "helpful": {**idle, "monitor": True}}})
+
+
+def test_a_weight_that_changes_keeps_parts_and_counts() -> None:
+    """A ramp makes the reward anew in every step; the user's file is not loaded, nor a failure told, each time."""
+    first = reward_of(
+        {"parts": {"accuracy": 1.0, "m": {"part": "reward_model", "source": "m"}}}, sources={"m": no_score}
+    )
+    assert first(PROBLEM, [rollout()], max_tokens=9, step=1) == [{}]
+    later = RewardSettings.model_validate({"parts": {"accuracy": 0.5, "m": {"part": "reward_model", "source": "m"}}})
+    second = make_reward(later, steps=10, before=first)  # without sources: nothing is made again
+    assert second(PROBLEM, [rollout()], max_tokens=9, step=1) == [{}]
+    assert first.failures == second.failures == {"m": 2}
+
+
+def no_score(problem: Problem, rollouts: Sequence[Rollout]) -> list[float | None]:
+    return [None] * len(rollouts)
+
+
 def test_what_the_recipe_of_the_quick_start_pays() -> None:
     reward = make_reward(RewardSettings(kind="r1_zero", weights={"format": 0.2}), steps=1)
     rows = [reward.one(PROBLEM, rollout(a, f), max_tokens=240, step=1) for a in (RIGHT, WRONG) for f in (RIGHT, WRONG)]

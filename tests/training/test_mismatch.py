@@ -6,8 +6,11 @@ Not exercised here: the weights themselves (tests/algorithms/test_mismatch.py); 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,9 @@ import torch
 
 from r1kit.config.mismatch import MismatchSettings
 from r1kit.models.attention import Segment, packed_attention, positions
+from r1kit.models.loading import write_model
+from r1kit.models.native.training import has_bfloat16
+from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Group
 from r1kit.training.examples import Example
 from r1kit.training.mismatch import Mismatch, Sides, describe, trainer_logprobs
@@ -23,6 +29,7 @@ from r1kit.training.parallel import World
 from r1kit.training.update import update
 
 from .helpers import random_groups, rl_settings, session, tiny_model
+from .stage import ListRecorder, open_stage
 
 WORLD = World.single()
 
@@ -135,6 +142,60 @@ def test_nothing_to_train_is_nothing_to_measure() -> None:
     found = foreign.apply(tiny_model(), [empty], 60)
     assert (found.groups, found.weights, found.metrics) == ([empty], None, {})
     assert not foreign.measured  # the first groups that are trained will be
+
+
+@pytest.mark.parametrize(
+    ("dtype", "stage", "engine", "correction", "why"),
+    [
+        ("float32", "off", "off", "off", "the engine has the trainer's weights, and both multiply in float32"),
+        ("bfloat16", "off", "off", "off", "both multiply in bfloat16"),
+        ("float32", "off", "float32", "off", "both multiply in float32"),
+        ("float32", "bfloat16", "bfloat16", "off", "both multiply in bfloat16"),
+        ("float32", "off", "bfloat16", "token_tis", "the engine multiplies in bfloat16, the trainer in float32"),
+        ("float32", "float32", "bfloat16", "token_tis", "the engine multiplies in bfloat16, the trainer in float32"),
+        ("float32", "bfloat16", "off", "token_tis", "the engine multiplies in float32, the trainer in bfloat16"),
+    ],
+)
+def test_auto_corrects_where_engine_and_trainer_are_not_alike(
+    dtype: str, stage: str, engine: str, correction: str, why: str
+) -> None:
+    """What decides is stated: the same weights, and products of the same type; compiled or not plays no part."""
+    policy, settings = tiny_model(), rl_settings(native=stage, engine={"native": engine})
+    one = Mismatch(settings.mismatch, Sides.of(SimpleNamespace(model=policy), policy, settings, dtype), world=WORLD)
+    assert one.correction == correction
+    assert one.described().startswith(f"mismatch correction: {correction} (auto: ")
+    assert why in one.described()
+
+
+def test_another_engine_is_corrected_and_the_recipe_has_the_last_word() -> None:
+    policy = tiny_model()
+    other = Sides.of(SimpleNamespace(model=tiny_model()), policy, rl_settings(), "float32")
+    assert Mismatch(MismatchSettings(), other, world=WORLD).correction == "token_tis"
+    off = Mismatch(MismatchSettings(correction="off"), other, world=WORLD)
+    assert off.described() == "mismatch correction: off (by the recipe; the engine has weights of its own)"
+
+
+@pytest.mark.skipif(shutil.which("g++") is None or not has_bfloat16(), reason="needs g++ and a processor with AMX")
+def test_a_stage_that_samples_in_bfloat16_and_trains_in_float32_says_so_and_corrects(tmp_path: Path) -> None:
+    class Told(ListRecorder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.notes: list[str] = []
+
+        def note(self, stage: str, text: str) -> None:
+            self.notes.append(text)
+
+    changes: dict[str, Any] = {"steps": 2, "reward": {"kind": "random"}, "engine": {"native": "bfloat16", "slots": 8}}
+    recorder, tokenizer = Told(), build_tiny_tokenizer()
+    shape = {"hidden_size": 64, "num_heads": 2, "num_kv_heads": 1, "head_dim": 32, "intermediate_size": 64}
+    write_model(tiny_model(vocab_size=len(tokenizer), **shape), tokenizer, tmp_path / "base")
+    open_stage(tmp_path / "base", tmp_path / "rl", WORLD, recorder, **changes).train()
+    told = "mismatch correction: token_tis (auto: the engine multiplies in bfloat16, the trainer in float32)"
+    assert told in recorder.notes
+    assert any("the trainer from itself by" in note for note in recorder.notes)
+    for row in (row for row in recorder.rows if row["kind"] == "train"):
+        assert row["gap_mean"] > 1e-5  # of rounding to eight bits; float32 beside float32 is 1e-7
+        assert 0 < row["correction_weight"] <= 2.0
 
 
 def test_bounds_have_to_hold_one() -> None:

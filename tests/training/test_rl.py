@@ -159,6 +159,28 @@ def test_a_schedule_changes_what_is_sampled_and_not_what_waits(base: Path, tmp_p
     assert rows[1]["ratio"] == pytest.approx(1.0, abs=0.2)
 
 
+def test_a_stage_stopped_in_a_ramp_equals_the_one_left_alone(base: Path, tmp_path: Path) -> None:
+    """Cap and temperature of every step, and so all that is sampled; the KL comes in, so there is a reference."""
+    ramp = {
+        "sampling.max_tokens": {"start": 4, "end": 8, "steps": 4},
+        "sampling.temperature": {"end": 1.3, "steps": 3},
+        "algorithm.kl_coef": {"start": 0.0, "end": 0.1, "steps": 2},
+    }
+    changes: dict[str, Any] = {"schedule": [{"ramp": ramp}], "algorithm": {}}
+    alone, recorder = ListRecorder(), ListRecorder(stop_after=2)
+    train(base, tmp_path / "alone", alone, **changes)
+    rows = [row for row in alone.rows if row["kind"] == "train"]
+    assert [row["sampling.max_tokens"] for row in rows] == [4, 5, 7, 8]
+    assert [row["sampling.temperature"] for row in rows] == pytest.approx([1.0, 1.15, 1.3, 1.3])
+    assert [row["response_tokens"] <= row["sampling.max_tokens"] for row in rows] == [True] * 4
+    assert rows[1]["kl"] > 0
+    with pytest.raises(Interrupted):
+        train(base, tmp_path / "broken", recorder, **changes)
+    recorder.stop_after = None
+    train(base, tmp_path / "broken", recorder, **changes)
+    assert recorder.rows == alone.rows
+
+
 def test_carried_groups_may_fill_a_step(base: Path, tmp_path: Path) -> None:
     """Nothing is sampled then, and nothing is said about what the policy does."""
     run, recorder = opened(base, tmp_path)

@@ -60,8 +60,8 @@ class Groups(ListRecorder):
         self.groups[step] = list(groups)
 
 
-def run(base: Path, judge: Path, root: Path, recorder: ListRecorder) -> Any:
-    settings = stage_settings(steps=2, reward={"parts": PARTS}, rollouts_every=1)
+def run(base: Path, judge: Path, root: Path, recorder: ListRecorder, **changes: Any) -> Any:
+    settings = stage_settings(**{"steps": 2, "reward": {"parts": PARTS}, "rollouts_every": 1, **changes})
     inputs = {"model": base, **{f"reward.parts.{name}.source": judge for name in PARTS}}
     return run_rl(StageContext("rl", settings, TASK_SETTINGS, 5, "float32", root, inputs, World.single(), recorder))
 
@@ -90,6 +90,43 @@ def test_a_stage_is_paid_by_the_models_it_names_and_resumes(base: Path, judge: P
     assert broken.rows == recorder.rows
     weights = [(outcome.model / "model.safetensors").read_bytes() for outcome in (whole, resumed)]
     assert weights[0] == weights[1]
+
+
+def test_a_part_is_watched_while_its_weight_is_0_and_ramped_in_and_resumes(
+    base: Path, judge: Path, tmp_path: Path
+) -> None:
+    """The weight of a score goes from 0 to 1 in three steps; a run stopped on the way goes on at the same weight."""
+    ramp = {"reward.weights.helpful": {"start": 0.0, "end": 1.0, "steps": 3}}
+    changes = {"steps": 4, "schedule": [{"ramp": ramp}]}
+    recorder = Groups()
+    run(base, judge, tmp_path / "whole", recorder, **changes)
+    model, rows = RewardModel.load(judge), [row for row in recorder.rows if row["kind"] == "train"]
+    assert [row["reward.weights.helpful"] for row in rows] == [0.0, 0.5, 1.0, 1.0]
+    for row in rows:
+        groups, weight = recorder.groups[row["step"]], row["reward.weights.helpful"]
+        scores = [model.score([(g.problem.prompt, Message("assistant", r.text)) for r in g]) for g in groups]
+        name, factor = ("reward_helpful", weight) if weight else ("monitored_helpful", 1.0)
+        assert row[name] == pytest.approx(factor * np.mean(scores), rel=1e-5)
+        assert ("monitored_helpful" in row) == (weight == 0)
+        assert all(("helpful" in r.rewards) == (weight > 0) for g in groups for r in g)
+
+    broken = Groups(stop_after=2)
+    with pytest.raises(Interrupted):
+        run(base, judge, tmp_path / "broken", broken, **changes)
+    broken.stop_after = None
+    run(base, judge, tmp_path / "broken", broken, **changes)
+    assert broken.rows == recorder.rows
+
+
+def test_a_model_that_nothing_asks_is_not_loaded(base: Path, tmp_path: Path) -> None:
+    idle = {name: {**part, "weight": 0.0, "monitor": False} for name, part in PARTS.items()}
+    recorder = ListRecorder()
+    run(base, tmp_path / "nowhere", tmp_path, recorder, reward={"parts": {"random": 1.0, **idle}})
+    assert not any("helpful" in name for row in recorder.rows for name in row)
+    later = [{"until": {"step": 1}}, {"set": {"reward.weights.helpful": 1.0}}]
+    changes: dict[str, Any] = {"reward": {"parts": {"random": 1.0, **idle}}, "schedule": later}
+    with pytest.raises(UserError, match=r"^reward\.parts\.helpful\.source: "):
+        run(base, tmp_path / "nowhere", tmp_path / "later", recorder, **changes)
 
 
 def test_a_model_that_two_parts_name_is_loaded_once_and_read_as_each_says(judge: Path) -> None:
