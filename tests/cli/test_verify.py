@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from r1kit.cli.app import app
 from r1kit.config import UserError
 from r1kit.records import Message, Problem, Verdict
+from r1kit.tasks.shapes import S1_ANSWER
 from r1kit.verifiers import registry
 from r1kit.verifiers.math.verify import default_pool
 
@@ -295,6 +296,97 @@ def test_rollouts_of_a_run_are_judged_as_its_task_judges_them(tmp_path: Path) ->
     result = verify("--problems", path, "--responses", path, "--summary")
     assert [(r["sample"], r["score"]) for r in judged(result)] == [(0, 1), (1, 0), (2, 1)]
     assert "same score as stored: 2 of 3" in result.stderr
+
+
+JUDGE = """\
+def longest(problem, response):
+    return len(response) == len(problem.payload["row"]["word"]) and response == problem.payload["gold"]
+
+def asked(problem, response):
+    return problem.id + problem.prompt[0].content == response
+
+def asleep(problem, response):
+    raise RuntimeError("judge asleep")
+"""
+
+
+def own_rollouts(root: Path, verifier: str) -> Path:
+    """A run directory with one group of a task whose answers a function of the user's judges."""
+    problem = Problem(
+        id="words:1",
+        prompt=(Message("text", "word?"),),
+        task="file",
+        payload={"kind": "own", "gold": "ab", "policy": {}, "row": {"word": "xy"}},
+        metadata={"template": "plain", "format": "plain"},
+    )
+    rollouts = [
+        {"problem_id": problem.id, "sample": i, "text": text, "verdicts": {"accuracy": {"score": score}}}
+        for i, (text, score) in enumerate((("ab", 1.0), ("abc", 0.0), ("xy", 1.0)))
+    ]
+    path = root / "rollouts" / "rl" / "step-000001.jsonl.zst"
+    path.parent.mkdir(parents=True)
+    row = json.dumps({"problem": problem.to_json(), "rollouts": rollouts})
+    path.write_bytes(zstandard.compress(f"{row}\n".encode()))
+    (root / "recipe.resolved.yaml").write_text(f"task: {{name: file, verifier: '{verifier}'}}\n", "utf-8")
+    return path
+
+
+def test_what_a_function_of_the_users_judged_is_judged_by_it_again_where_it_is_named(tmp_path: Path) -> None:
+    judge = tmp_path / "judge.py"
+    judge.write_text(JUDGE, "utf-8")
+    path = own_rollouts(tmp_path / "run", "judge.py:longest")
+    files = ("--problems", path, "--responses", path)
+    message = refused(verify(*files))
+    assert "problem 'words:1' was judged by a function of your own (its recipe says judge.py:longest)" in message
+    assert "--verifier judge.py:longest; it is run only where you say so" in message
+    result = verify(*files, "--verifier", f"{judge}:longest", "--summary")
+    assert [(r["sample"], r["score"], r["voter"]) for r in judged(result)] == [
+        (0, 1, f"{judge}:longest"),
+        (1, 0, f"{judge}:longest"),
+        (2, 0, f"{judge}:longest"),
+    ]
+    assert "same score as stored: 2 of 3" in result.stderr
+    # A task with a rule of its own is judged by that, and it is said that this is another one.
+    countdown = Problem("c:1", (Message("text", "Q"),), "countdown", MAKE_13, metadata={"template": "compact"})
+    sample = {"problem_id": "c:1", "sample": 0, "text": "<answer>3*6-5</answer>", "verdicts": {}}
+    other = write(path.with_name("step.jsonl"), [{"problem": countdown.to_json(), "rollouts": [sample]}])
+    by_rule = verify("--problems", other, "--responses", other)
+    assert [row["score"] for row in judged(by_rule)] == [1]
+    assert "in this run judge.py:longest judged; here the rule of each kind does" in by_rule.stderr
+    (tmp_path / "run" / "recipe.resolved.yaml").write_text("task: [", "utf-8")
+    assert "--verifier path/to/file.py:function" in refused(verify(*files))
+
+
+def test_a_function_of_the_users_judges_rows_of_any_kind_and_its_failures_are_errors(tmp_path: Path) -> None:
+    judge = tmp_path / "judge.py"
+    judge.write_text(JUDGE, "utf-8")
+    problems = write(tmp_path / "problems.jsonl", [{"id": "p", "question": "How many?"}])  # without a gold
+    responses = write(tmp_path / "responses.jsonl", [{"id": "p", "responses": ["pHow many?", "2"]}])
+    files = ("--problems", problems, "--responses", responses)
+    assert [row["score"] for row in judged(verify(*files, "--verifier", f"{judge}:asked"))] == [1, 0]
+    row = pair("own", "ab", "ab", word="xy")
+    assert [r["score"] for r in graded(tmp_path, [row], "--verifier", f"{judge}:longest")] == [1]
+    asleep = verify(*files, "--verifier", f"{judge}:asleep")
+    assert [(r["outcome"], r["reason"], r["score"]) for r in judged(asleep)] == [("error", "voter_failed", None)] * 2
+    assert "2 of 2 rows are errors of ours" in asleep.stderr
+    for bad, part in (("judge.py", "names no function"), (f"{judge}:asket", 'did you mean "asked"')):
+        assert part in refused(verify(*files, "--verifier", bad))
+    assert "give one of them" in refused(verify(*files, "--verifier", f"{judge}:asked", "--policy", "units=drop"))
+
+
+def test_a_response_of_s1_is_read_as_its_task_reads_it(tmp_path: Path) -> None:
+    """Its thought ends at the words of its template: without them the whole response would be a bare answer."""
+    problem = Problem(
+        id="m:1",
+        prompt=(Message("text", "1+1?"),),
+        task="math",
+        payload={"kind": "math", "gold": "2", "policy": {}},
+        prefill="<think>",
+        metadata={"template": "s1", "format": "s1"},
+    )
+    rollouts = [{"problem_id": "m:1", "sample": 0, "text": f"maybe 3{S1_ANSWER}2", "verdicts": {}}]
+    path = write(tmp_path / "step.jsonl", [{"problem": problem.to_json(), "rollouts": rollouts}])
+    assert [row["score"] for row in judged(verify("--problems", path, "--responses", path))] == [1]
 
 
 def test_the_options_say_what_to_judge(tmp_path: Path) -> None:

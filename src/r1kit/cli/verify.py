@@ -30,6 +30,10 @@ def verify(
     ] = None,
     kind: KindOption = None,
     policy: PolicyOption = None,
+    verifier: Annotated[
+        str | None,
+        typer.Option("--verifier", help="A function of yours judges instead: module:function or file.py:function."),
+    ] = None,
     problem_column: ProblemColumnOption = None,
     answer_column: AnswerColumnOption = None,
     opened: Annotated[bool, typer.Option("--opened", help="The prompts had opened <think>.")] = False,
@@ -40,17 +44,25 @@ def verify(
     from r1kit.config.errors import UserError
     from r1kit.sandbox import use_sandbox
     from r1kit.tasks.grade import Refusals, grade, read_pairs, read_responses
+    from r1kit.tasks.own_judge import OwnJudge, judge_of_run
     from r1kit.tasks.policies import read_policies
 
     if (pairs is None) == (problems is None or responses is None) or (pairs and (problems or responses)):
         raise UserError("expected --pairs FILE, or --problems FILE with --responses FILE")
+    if verifier and policy:
+        raise UserError(
+            "--policy is a rule of our own verifiers, and --verifier judges in their place: give one of them"
+        )
+    own = OwnJudge(verifier) if verifier else None
     use_sandbox(None, tell=partial(typer.echo, err=True))
     refusals, policies = Refusals(keep_going), read_policies(policy or [], kind)
     if pairs is not None:
-        jobs = read_pairs(pairs, refusals, kind=kind, policies=policies)
+        jobs = read_pairs(pairs, refusals, kind=kind, policies=policies, own=own)
     else:
         assert problems is not None
         assert responses is not None
+        if own is None and (named := judge_of_run(problems)) is not None:
+            typer.echo(f"in this run {named} judged; here the rule of each kind does (--verifier {named})", err=True)
         jobs = read_responses(
             problems,
             responses,
@@ -60,6 +72,7 @@ def verify(
             opened=opened,
             problem_column=tuple(problem_column or ()),
             answer_column=answer_column,
+            own=own,
         )
     graded: list[Graded] = []
     began, progress = time.perf_counter(), progress_on_stderr()

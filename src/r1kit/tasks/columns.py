@@ -20,6 +20,8 @@ from r1kit.tasks.data_files import Row
 from r1kit.verifiers.choice import LETTERS
 from r1kit.verifiers.registry import KINDS
 
+OWN = "own"  # the kind of answers that a function of the user's own judges
+
 PROBLEM = ("problem", "question", "prompt", "query", "quiz", "text", "instruction", "input", "messages")
 CONTEXT = ("passage", "context", "body")
 ANSWER = ("answer", "final_answer", "gold", "ground_truth", "gt_answer", "target", "output", "label", "solution")

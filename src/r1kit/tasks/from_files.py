@@ -16,7 +16,8 @@ from r1kit.config.data_path import find_data
 from r1kit.config.errors import UserError
 from r1kit.records import Problem
 from r1kit.tasks.check_data import Finding
-from r1kit.tasks.intake import OWN, Intake, take_in
+from r1kit.tasks.columns import OWN
+from r1kit.tasks.intake import Intake, take_in
 from r1kit.tasks.item_problems import problem_of
 from r1kit.tasks.policies import check_policy
 from r1kit.tasks.question_task import QuestionTask

@@ -18,8 +18,10 @@ from typing import Any, TypeVar
 from r1kit.config.errors import UserError
 from r1kit.config.machine import usable_cores
 from r1kit.records import Verdict
-from r1kit.tasks.columns import IDS, Item, find_columns, item_of
+from r1kit.tasks.columns import IDS, OWN, Item, find_columns, item_of
 from r1kit.tasks.data_files import Row, read_rows
+from r1kit.tasks.own_judge import OwnJudge, judge_of_run
+from r1kit.tasks.shapes import read_s1
 from r1kit.verifiers.registry import Judge, make_judge
 
 In = TypeVar("In")
@@ -74,14 +76,37 @@ class Refusals:
         return Job(ident, "", None, text)
 
 
+def _judge(item: Item, policy: Mapping[str, Any], own: OwnJudge | None) -> Judge:
+    """ValueError where the item cannot be judged."""
+    if own is not None:
+        plain = item.gold if item.gold is None or isinstance(item.gold, str | int | float | list | dict) else None
+        return own.of(item.id, item.row.data, item.kind, plain, policy)
+    if item.kind == OWN:
+        named = judge_of_run(Path(item.row.place.rpartition(":")[0]))
+        hint = f" (its recipe says {named})" if named else ""
+        raise ValueError(
+            f"problem {item.id!r} was judged by a function of your own{hint}: name it with --verifier "
+            f"{named or 'path/to/file.py:function'}; it is run only where you say so"
+        )
+    return make_judge(item.kind, item.gold, policy)
+
+
 def read_pairs(
-    path: Path, refusals: Refusals, *, kind: str | None = None, policies: Policies | None = None
+    path: Path,
+    refusals: Refusals,
+    *,
+    kind: str | None = None,
+    policies: Policies | None = None,
+    own: OwnJudge | None = None,
 ) -> list[Job]:
-    """The jobs of rows `{"id", "gold", "prediction", "kind", "policy"}`; `kind` and `policies` where a row has none."""
-    return [_pair(row, refusals, kind, policies or {}) for row in read_rows(path)]
+    """The jobs of rows `{"id", "gold", "prediction", "kind", "policy"}`; `kind` and `policies` where a row has none.
+
+    `own` judges in the place of the kinds' judges.
+    """
+    return [_pair(row, refusals, kind, policies or {}, own) for row in read_rows(path)]
 
 
-def _pair(row: Row, refusals: Refusals, kind: str | None, policies: Policies) -> Job:
+def _pair(row: Row, refusals: Refusals, kind: str | None, policies: Policies, own_judge: OwnJudge | None) -> Job:
     data = row.data
     ident = data.get("id", row.number)
     if row.error:
@@ -96,7 +121,7 @@ def _pair(row: Row, refusals: Refusals, kind: str | None, policies: Policies) ->
     try:
         if isinstance(policy, dict):
             policy = {**policies.get(own, {}), **policy}
-        judge = make_judge(own, data["gold"], policy)
+        judge = _judge(Item(row, ident, "", own, data["gold"]), policy, own_judge)
         return Job(ident, _prediction(data["prediction"]), judge)
     except ValueError as error:
         return refusals.refuse(row.place, str(error), ident)
@@ -114,6 +139,7 @@ class Problems:
     """The problems of a file by id, with their judges."""
 
     path: Path
+    own: OwnJudge | None = None
     items: dict[str, tuple[Item, Judge | None, str]] = field(default_factory=dict)
 
     def add(self, item: Item, refusals: Refusals, policies: Policies) -> None:
@@ -122,7 +148,7 @@ class Problems:
         if before is not None and before[0].gold != item.gold:
             raise ValueError(f"problem {item.id!r} has another gold than at {before[0].row.place}")
         try:
-            judge, refusal = make_judge(item.kind, item.gold, policy), ""
+            judge, refusal = _judge(item, policy, self.own), ""
         except ValueError as error:
             judge, refusal = None, refusals.refuse(item.row.place, str(error)).refusal
         self.items[str(item.id)] = (item, judge, refusal)
@@ -138,15 +164,21 @@ def read_responses(
     opened: bool = False,
     problem_column: tuple[str, ...] = (),
     answer_column: str | None = None,
+    own: OwnJudge | None = None,
 ) -> list[Job]:
-    """The jobs of stored responses: rows with the problem's id and a response (or a list), or a run's rollouts."""
-    known = Problems(problems)
+    """The jobs of stored responses: rows with the problem's id and a response (or a list), or a run's rollouts.
+
+    `own` judges in the place of the kinds' judges.
+    """
+    known = Problems(problems, own)
     rows = [_problem_of(row) for row in read_rows(problems)]
     good = [row for row in rows if not row.error]
     for row in rows:
         if row.error:
             refusals.refuse(row.place, row.error)
-    columns = find_columns(good, str(problems), kind=kind, problem=problem_column, answer=answer_column)
+    columns = find_columns(
+        good, str(problems), kind=kind, problem=problem_column, answer=answer_column, answer_needed=own is None
+    )
     for row in good:
         try:
             known.add(item_of(row, columns), refusals, policies or {})
@@ -185,11 +217,18 @@ def _responses(row: Row, known: Problems, refusals: Refusals, opened: bool) -> I
         sample = index if isinstance(data[name], list) else data.get("sample")
         try:
             response = _prediction(text)
+            response = read_s1(response) if _template(item) == "s1" else response
         except ValueError as error:
             yield refusals.refuse(row.place, str(error), ident)
             continue
         before = _stored_score(data) if len(several) == 1 else None
         yield Job(ident, response, judge, refusal, opened or item.opened, sample, before)
+
+
+def _template(item: Item) -> Any:
+    """What a recorded problem was asked with; None of any other row."""
+    metadata = item.row.data.get("metadata")
+    return metadata.get("template") if isinstance(metadata, Mapping) else None
 
 
 def _stored_score(data: Mapping[str, Any]) -> float | None:

@@ -15,14 +15,13 @@ from typing import Any
 from r1kit.config.data_path import find_data
 from r1kit.config.errors import UserError
 from r1kit.tasks.check_data import CONFLICT, Finding, examined
-from r1kit.tasks.columns import SIGNS, Columns, Item, find_columns, present_columns, require_columns
+from r1kit.tasks.columns import OWN, SIGNS, Columns, Item, find_columns, present_columns, require_columns
 from r1kit.tasks.data_files import Row
 from r1kit.tasks.families import families, plain
 from r1kit.tasks.split import in_test
 from r1kit.verifiers.choice import LETTERS
 
 FORMED = ("code", "countdown", "knights_knaves", "instructions")
-OWN = "own"  # the kind of answers that a function of the user's own judges
 CONTRADICTED = "answered otherwise further down"
 _SIDES = {"train": "train", "training": "train"} | dict.fromkeys(("test", "validation", "valid", "dev", "eval"), "test")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
