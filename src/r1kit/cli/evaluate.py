@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from r1kit.cli.options import DtypeOption, ModelArgument, SetOption
+from r1kit.cli.options import DeviceOption, DtypeOption, ModelArgument, SetOption
 
 
 def evaluate(
@@ -31,6 +31,7 @@ def evaluate(
     top_p: Annotated[float, typer.Option("--top-p")] = 1.0,
     seed: Annotated[int, typer.Option("--seed")] = 0,
     dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
     processes: Annotated[str, typer.Option("--processes", help="A number, or auto.")] = "auto",
     out: Annotated[Path | None, typer.Option("--out", help="Write everything, examples too, as JSON.")] = None,
 ) -> None:
@@ -53,6 +54,7 @@ def evaluate(
         settings,
         seed=seed,
         dtype=dtype,
+        device=device,
         processes=processes,
         overrides=overrides or [],
     )

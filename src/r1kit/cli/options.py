@@ -18,6 +18,7 @@ ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint directory, or a run directory (its last model).")
 ]
 DtypeOption = Annotated[str, typer.Option("--dtype", help="auto, float32 or bfloat16.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 KindOption = Annotated[
     str | None, typer.Option("--kind", help="What answers are: math, choice, exact, countdown, code ...")
 ]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from r1kit.cli.options import DtypeOption, ModelArgument
+from r1kit.cli.options import DeviceOption, DtypeOption, ModelArgument
 
 
 def sample(
@@ -28,9 +28,10 @@ def sample(
         str | None, typer.Option("--template", help="Prompt template.", show_default="the run's, or compact")
     ] = None,
     dtype: DtypeOption = "auto",
+    device: DeviceOption = "auto",
 ) -> None:
     """Ask a model and print what it thinks and answers."""
-    from r1kit.config import resolve_dtype
+    from r1kit.config import resolve_device, resolve_dtype
     from r1kit.engines.protocol import SamplingParams
     from r1kit.pipeline import ask
     from r1kit.pipeline.export import find_model
@@ -51,8 +52,9 @@ def sample(
         raise RunError(f"{model} is not part of a run, so it has no held-out problems: give --problem or --prompt")
     cap = cap or ask.default_cap(model)
     params = SamplingParams(temperature=temperature, max_tokens=cap, seed=seed)
+    options: dict[str, Any] = {"count": count, "dtype": resolve_dtype(dtype), "device": resolve_device(device)}
     typer.echo(prompt_text(question.prompt) + question.prefill)
-    for answer in ask.ask(checkpoint, question, task, params, count=count, dtype=resolve_dtype(dtype)):
+    for answer in ask.ask(checkpoint, question, task, params, **options):
         verdicts = ", ".join(f"{name} {verdict.reason}" for name, verdict in answer.verdicts.items())
         typer.echo(answer.text)
         finish = f"cut at the cap of {cap}" if answer.finish == "length" else answer.finish

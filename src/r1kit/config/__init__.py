@@ -7,7 +7,7 @@ from r1kit.config.corpus import CorpusSettings
 from r1kit.config.errors import ConfigError, UserError
 from r1kit.config.graph import stage_inputs, stage_order
 from r1kit.config.load import dump_recipe, load_recipe, parse_recipe
-from r1kit.config.machine import resolve, resolve_dtype, resolve_processes, usable_cores
+from r1kit.config.machine import resolve, resolve_device, resolve_dtype, resolve_processes, usable_cores
 from r1kit.config.parts import (
     DynamicSamplingSettings,
     EngineSettings,
@@ -57,6 +57,7 @@ __all__ = [
     "load_recipe",
     "parse_recipe",
     "resolve",
+    "resolve_device",
     "resolve_dtype",
     "resolve_processes",
     "stage_inputs",

@@ -1,8 +1,9 @@
-"""What "auto" means on this machine, found without torch and without a measurement that load could turn."""
+"""What "auto" means on this machine, found without a measurement that load could turn; torch is asked for GPUs only."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -11,7 +12,7 @@ from r1kit.config.errors import ConfigError
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.schema import DType, EvaluateSettings, Recipe
-from r1kit.config.stage import CompiledSettings
+from r1kit.config.stage import CompiledSettings, Device
 
 
 def usable_cores() -> int:
@@ -39,9 +40,42 @@ def resolve_dtype(dtype: str) -> str:
     return "float32" if dtype == "auto" else dtype
 
 
-def resolve_processes(processes: int | str) -> int:
-    """`auto` is one process per core, two at most: beyond that the tiny models gain nothing."""
-    return min(2, usable_cores()) if processes == "auto" else int(processes)
+def gpus() -> int:
+    """GPUs that torch can use. Nothing else here needs torch, so it is imported only when this is asked."""
+    import torch
+
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is cuda where torch can use a GPU, else cpu. ConfigError for cuda where it can use none."""
+    if device not in get_args(Device):
+        raise ConfigError(f"device is {device!r}: expected one of {', '.join(get_args(Device))}")
+    if device == "cuda":
+        require_gpus(1)
+    return device if device != "auto" else "cuda" if gpus() else "cpu"
+
+
+def require_gpus(processes: int) -> None:
+    """ConfigError where torch cannot use a GPU for each process."""
+    found = gpus()
+    if not found:
+        raise ConfigError(
+            "device is cuda, but torch can use no GPU here: set device: cpu, or mend the driver or the build of torch "
+            "(`r1kit doctor` says what torch sees)"
+        )
+    if processes > found:
+        raise ConfigError(
+            f"processes is {processes} and device cuda, but torch can use {found} GPU{'s' if found > 1 else ''} here: "
+            f"each process takes one; set processes: {found}"
+        )
+
+
+def resolve_processes(processes: int | str, device: str = "cpu") -> int:
+    """`auto` is one process per GPU; without any one per core, two at most, beyond which tiny models gain nothing."""
+    if processes != "auto":
+        return int(processes)
+    return max(1, gpus()) if device == "cuda" else min(2, usable_cores())
 
 
 def resolve_native(native: str) -> str:
@@ -51,16 +85,28 @@ def resolve_native(native: str) -> str:
     return "bfloat16" if {"amx_bf16", "avx512_bf16"} <= cpu_flags() else "float32"
 
 
-def resolve(recipe: Recipe) -> Recipe:
-    """The recipe with "auto" replaced by what this machine uses, and its `native` told to every stage."""
-    native, dtype = resolve_native(recipe.native), resolve_dtype(recipe.dtype)
-    stages = {name: _with_native(stage, native) for name, stage in recipe.stages.items()}
+def resolve(recipe: Recipe, *, elsewhere: bool = False) -> Recipe:
+    """The recipe with "auto" replaced by what this machine uses, and its `native` told to every stage.
+
+    `elsewhere`: it may have begun on another machine and only be reported here, whose GPUs need not be as many.
+    """
+    device = "cuda" if elsewhere and recipe.device == "cuda" else resolve_device(recipe.device)
+    processes = resolve_processes(recipe.processes, device)
+    pick: Callable[[str], str] = resolve_native
+    if device == "cuda":
+        _refuse_native(recipe)
+        pick = _interpreted
+        if not elsewhere:
+            require_gpus(processes)
+    native, dtype = pick(recipe.native), resolve_dtype(recipe.dtype)
+    stages = {name: _with_native(stage, native, pick) for name, stage in recipe.stages.items()}
     for name, stage in stages.items():
         if isinstance(stage, CompiledSettings) and stage.native != "off":
             _check_native(name, stage, dtype)
     return recipe.model_copy(
         update={
-            "processes": resolve_processes(recipe.processes),
+            "processes": processes,
+            "device": device,
             "dtype": dtype,
             "native": native,
             "stages": stages,
@@ -68,18 +114,43 @@ def resolve(recipe: Recipe) -> Recipe:
     )
 
 
-def _with_native(stage: Any, native: str) -> Any:
-    """The stage with what it does not say of `native` itself taken from the recipe."""
+def _interpreted(native: str) -> str:
+    """Nothing is compiled on a GPU, so that is what `auto` means there."""
+    return "off"
+
+
+def _refuse_native(recipe: Recipe) -> None:
+    """ConfigError where compiled passes are asked for by name, though a GPU is to compute."""
+    for key, value in _natives(recipe):
+        if value not in ("off", "auto"):
+            raise ConfigError(
+                f"{key} is {value} and device cuda: compiled passes run on the processor only; set {key}: off (or "
+                "true, which is off on a GPU), or device: cpu"
+            )
+
+
+def _natives(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Every `native` that the recipe holds, by its dotted key."""
+    yield "native", recipe.native
+    for name, stage in recipe.stages.items():
+        for key in ("", "engine.", "evaluate."):
+            block = getattr(stage, key.rstrip("."), None) if key else stage
+            if isinstance(value := getattr(block, "native", None), str):
+                yield f"{name}.{key}native", value
+
+
+def _with_native(stage: Any, native: str, pick: Callable[[str], str]) -> Any:
+    """The stage with what it does not say of `native` itself taken from the recipe; `pick` resolves "auto"."""
     changes: dict[str, Any] = {}
     if isinstance(stage, CompiledSettings):
-        changes["native"] = resolve_native(stage.native if "native" in stage.model_fields_set else native)
+        changes["native"] = pick(stage.native if "native" in stage.model_fields_set else native)
     if isinstance(stage, EvaluateSettings):
         # A stage that measures computes as the saved weights are, whatever the policy was trained with.
         measured = stage.native if "native" in stage.model_fields_set else "off" if native == "off" else "float32"
-        changes["native"] = resolve_native(measured)
+        changes["native"] = pick(measured)
     if isinstance(stage, RLSettings | GenerateSettings):
         own = stage.engine.native if "native" in stage.engine.model_fields_set else native
-        changes["engine"] = stage.engine.model_copy(update={"native": resolve_native(own)})
+        changes["engine"] = stage.engine.model_copy(update={"native": pick(own)})
     return stage.model_copy(update=changes)
 
 

@@ -21,7 +21,7 @@ from r1kit.config.preference import PreferenceSettings
 from r1kit.config.reward_model import RewardModelSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.sandbox import SandboxSettings
-from r1kit.config.stage import CompiledSettings, Decay, DType, StageSettings
+from r1kit.config.stage import CompiledSettings, Decay, Device, DType, StageSettings
 from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import AnyTask
 
@@ -136,6 +136,7 @@ class Recipe(Settings):
     seed: Natural = 0
     task: AnyTask
     processes: Annotated[Count | Literal["auto"], Field(union_mode="left_to_right")] = "auto"
+    device: Device = Field("auto", description="what computes: a GPU where torch sees one, else the processor")
     dtype: DType = Field("auto", description="compute type; master weights are always float32")
     native: Native = Field(
         "off", description="train and sample in C++, compiled once on this machine; true, or the type of its products"

@@ -12,6 +12,7 @@ from r1kit.config.parts import OptimizerSettings, TrainingEvalSettings
 from r1kit.config.suggest import nearest
 
 DType = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
 Decay = Literal["linear", "cosine", "constant"]
 
 

@@ -50,7 +50,7 @@ def generate(
     The outcome's `data` is that directory.
     """
     tokenizer = load_tokenizer(model_path)
-    model = load_model(model_path, dtype=dtype)
+    model = load_model(model_path, dtype=dtype, device=world.device)
     engine = LocalEngine(
         model,
         tokenizer=tokenizer,

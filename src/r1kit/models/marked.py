@@ -46,28 +46,38 @@ class Layout(Protocol):
 
 def summed_logprobs(model: Any, layout: Layout, sequences: Sequence[MarkedSequence]) -> Tensor:
     """Log-prob of the marked tokens of each sequence, summed, in nats: float32 [N]. The first token is never one."""
-    targets = layout.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0)
-    chosen = layout.tensor([np.append(s.marks[1:], False) for s in sequences], False).nonzero().squeeze(1)
-    owners = _owners(layout, sequences)[chosen]
+    device = device_of(model)
+    targets = layout.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0).to(device)
+    chosen = layout.tensor([np.append(s.marks[1:], False) for s in sequences], False).nonzero().squeeze(1).to(device)
+    owners = _owners(layout, sequences).to(device)[chosen]
     logprobs, _ = chunked_logprobs(_run(model, layout, sequences)[chosen], model.head_weight, targets[chosen])
     return logprobs.new_zeros(len(sequences)).index_add(0, owners, logprobs)
 
 
 def marked_logprobs(model: Any, layout: Layout, sequences: Sequence[MarkedSequence]) -> Tensor:
     """Log-prob of every marked token, in nats, sequence after sequence: float32 [M]."""
-    targets = layout.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0)
-    chosen = _in_order(layout, sequences, [np.append(s.marks[1:], False) for s in sequences])
+    device = device_of(model)
+    targets = layout.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0).to(device)
+    chosen = _in_order(layout, sequences, [np.append(s.marks[1:], False) for s in sequences]).to(device)
     return chunked_logprobs(_run(model, layout, sequences)[chosen], model.head_weight, targets[chosen])[0]
 
 
 def marked_values(model: Any, layout: Layout, sequences: Sequence[MarkedSequence]) -> Tensor:
     """A value model's values of the marked tokens, sequence after sequence: float32 [M]."""
-    return _run(model, layout, sequences)[_in_order(layout, sequences, [s.marks for s in sequences])]
+    marked = _in_order(layout, sequences, [s.marks for s in sequences])
+    return _run(model, layout, sequences)[marked.to(device_of(model))]
 
 
 def _run(model: Any, layout: Layout, sequences: Sequence[MarkedSequence]) -> Tensor:
-    inputs = layout.tensor([s.token_ids for s in sequences], 0)
-    return model(inputs, positions(layout.segments), packed_attention(layout.segments))
+    device = device_of(model)
+    inputs = layout.tensor([s.token_ids for s in sequences], 0).to(device)
+    return model(inputs, positions(layout.segments).to(device), packed_attention(layout.segments))
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model wants its tokens: beside its output matrix. What is compiled may show none: it runs on the CPU."""
+    weight = getattr(model, "head_weight", getattr(model, "weight", None))
+    return weight.device if isinstance(weight, Tensor) else torch.device("cpu")
 
 
 def _owners(layout: Layout, sequences: Sequence[MarkedSequence]) -> Tensor:

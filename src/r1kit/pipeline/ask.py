@@ -113,6 +113,7 @@ def ask(
     *,
     count: int,
     dtype: str,
+    device: str = "cpu",
 ) -> Iterator[Answer]:
     """`count` responses of the checkpoint `model` to one problem, judged where it belongs to a task."""
     from dataclasses import replace
@@ -124,7 +125,7 @@ def ask(
     from r1kit.tasks import make_task
 
     tokenizer = load_tokenizer(model)
-    engine = open_engine(model, dtype=dtype, slots=count, deterministic=False)
+    engine = open_engine(model, dtype=dtype, device=device, slots=count, deterministic=False)
     stops = stop_token_ids(tokenizer)
     params = replace(params, stop_token_ids=stops)
     prompt = tuple(encode_prompt(tokenizer, problem))

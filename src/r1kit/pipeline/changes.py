@@ -27,6 +27,8 @@ def fingerprints(recipe: Recipe) -> dict[str, str]:
     """
     plain = recipe.model_dump(mode="json")
     shared = {key: plain[key] for key in SHARED} | {"sandbox": {key: plain["sandbox"][key] for key in JUDGING}}
+    if recipe.device != "cpu":  # runs from before there was a choice have no such word
+        shared["device"] = recipe.device
     if recipe.task.data_files:
         shared["task data"] = [hash_path(path) for path in recipe.task.data_files]
     found: dict[str, str] = {}
@@ -48,15 +50,16 @@ def user_functions(recipe: Recipe, stage: str) -> list[str]:
     return verifiers + (reward.functions if reward else [])
 
 
-def begun_processes(run: RunDirectory, recipe: Recipe) -> Recipe:
-    """The recipe with `processes: auto` replaced by the number the run in this directory was begun with.
+def begun_machine(run: RunDirectory, recipe: Recipe) -> Recipe:
+    """The recipe with `auto` processes and device replaced by those the run in this directory was begun with.
 
-    The number changes the order of float additions, so a run keeps it, on whatever machine it goes on or is reported.
+    Both change the order of float additions, so a run keeps them, on whatever machine it goes on or is reported.
     """
-    if recipe.processes != "auto" or not run.exists:
+    if "auto" not in (recipe.processes, recipe.device) or not run.exists:
         return recipe
-    begun_with = read_yaml(run.recipe.read_text(encoding="utf-8"), str(run.recipe)).data
-    return recipe.model_copy(update={"processes": begun_with["processes"]})
+    begun_with = {"device": "cpu", **read_yaml(run.recipe.read_text(encoding="utf-8"), str(run.recipe)).data}
+    kept = {key: begun_with[key] for key in ("processes", "device") if getattr(recipe, key) == "auto"}
+    return recipe.model_copy(update=kept)
 
 
 def changed_stages(run: RunDirectory, now: Mapping[str, str]) -> list[str]:
@@ -71,7 +74,7 @@ def refuse_changes(run: RunDirectory, recipe: Recipe, changed: list[str]) -> NoR
     lines = [
         f"    {key}: {before!r} -> {after!r}"
         for key, before, after in differences(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
-        if key.split(".")[0] in SHARED
+        if key.split(".")[0] in (*SHARED, "device")
         or key.startswith(tuple(f"sandbox.{part}" for part in JUDGING))
         or (key.startswith("stages.") and key.split(".")[1] in relevant)
     ]

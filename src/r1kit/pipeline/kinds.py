@@ -178,6 +178,7 @@ def run_evaluate(context: StageContext) -> StageOutcome:
         context.settings,
         seed=context.seed,
         dtype=context.dtype,
+        device=context.world.device,
         world=context.world,
         progress=progress,
     )

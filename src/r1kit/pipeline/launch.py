@@ -33,18 +33,18 @@ class PeerLostError(RunError):
 class Team:
     """Rank 0 and its workers, as a context: connected inside, all gone outside."""
 
-    def __init__(self, root: Path, size: int, timeout: float = CONNECT_TIMEOUT) -> None:
-        self.root, self.size, self.timeout = root, size, timeout
+    def __init__(self, root: Path, size: int, device: str = "cpu", timeout: float = CONNECT_TIMEOUT) -> None:
+        self.root, self.size, self.device, self.timeout = root, size, device, timeout
         self.workers: list[subprocess.Popen[bytes]] = []
         self.world: World | None = None
         self.stage = "start"
 
     def __enter__(self) -> Team:
-        from r1kit.training.parallel import World
+        from r1kit.training.parallel import World, device_of_rank
 
-        tune_process()
+        tune_process(device_of_rank(self.device, 0))
         if self.size == 1:
-            self.world = World.single()
+            self.world = World.single(self.device)
             return self
         folder = self.root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +53,7 @@ class Team:
         store = folder / f"store-{uuid.uuid4().hex}"
         self.workers = [self._start(rank, store) for rank in range(1, self.size)]
         try:
-            self.world = World.connect(store, 0, self.size, self.timeout)
+            self.world = World.connect(store, 0, self.size, self.timeout, self.device)
         except BaseException:
             self._end(graceful=False)
             raise
@@ -100,6 +100,7 @@ class Team:
     def _start(self, rank: int, store: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "r1kit.pipeline.worker", "--store", str(store), "--rank", str(rank)]
         command += ["--size", str(self.size), "--timeout", str(self.timeout), "--parent", str(os.getpid())]
+        command += ["--device", self.device]
         with open(self._worker_log(rank), "wb") as log:
             return subprocess.Popen(
                 command,

@@ -32,6 +32,7 @@ def measure_model(
     *,
     seed: int,
     dtype: str,
+    device: str = "cpu",
     world: Peers | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
@@ -44,10 +45,16 @@ def measure_model(
     from r1kit.tasks import make_task
 
     made = make_task(task)
+    engine = open_engine(
+        model,
+        dtype=dtype,
+        device=device,
+        slots=settings.slots,
+        deterministic=settings.deterministic,
+        native=settings.native,
+    )
     evaluation = evaluate(
-        open_engine(
-            model, dtype=dtype, slots=settings.slots, deterministic=settings.deterministic, native=settings.native
-        ),
+        engine,
         load_tokenizer(model),
         made,
         made.problems("test"),
@@ -59,8 +66,10 @@ def measure_model(
     return evaluation.to_json()
 
 
-def open_engine(model: Path, *, dtype: str, slots: int, deterministic: bool, native: str = "off") -> LocalEngine:
-    """The local engine over the checkpoint `model`; `dtype` is resolved."""
+def open_engine(
+    model: Path, *, dtype: str, slots: int, deterministic: bool, native: str = "off", device: str = "cpu"
+) -> LocalEngine:
+    """The local engine over the checkpoint `model`; `dtype` and `device` are resolved."""
     from r1kit.engines.local import LocalEngine
     from r1kit.models.loading import load_model, load_tokenizer
 
@@ -80,6 +89,7 @@ def one_stage_recipe(
     *,
     seed: int,
     dtype: str,
+    device: str,
     processes: str,
     overrides: Sequence[str],
 ) -> Recipe:
@@ -94,6 +104,7 @@ def one_stage_recipe(
             "seed": seed,
             "task": found.model_dump(mode="json") if found is not None and same else task,
             "dtype": dtype,
+            "device": device,
             "processes": int(processes) if processes.isdecimal() else processes,
             "stages": {ALONE: {"kind": "evaluate", "model": str(model.resolve()), **settings}},
         }
@@ -111,7 +122,7 @@ def measure_checkpoint(recipe: Recipe) -> dict[str, Any]:
     assert isinstance(stage, EvaluateSettings)
     with tempfile.TemporaryDirectory(prefix="r1kit-") as folder:
         root = Path(folder)
-        with Team(root, int(recipe.processes)) as team:
+        with Team(root, int(recipe.processes), recipe.device) as team:
             order = {"stage": ALONE, "recipe": dump_recipe(recipe), "root": str(root), "inputs": {"model": stage.model}}
             team.announce({**order, "runners": "r1kit.pipeline.kinds"})
             assert team.world is not None

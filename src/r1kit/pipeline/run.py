@@ -17,10 +17,10 @@ from rich.console import Console
 import r1kit
 from r1kit.config.graph import edge_output, stage_inputs, stage_order, stage_paths
 from r1kit.config.load import dump_recipe
-from r1kit.config.machine import resolve
+from r1kit.config.machine import require_gpus, resolve
 from r1kit.config.schema import Recipe
 from r1kit.pipeline.changes import (
-    begun_processes,
+    begun_machine,
     changed_stages,
     code_version,
     fingerprints,
@@ -117,9 +117,10 @@ def run_recipe(recipe: Recipe, out: str | Path, options: Options | None = None) 
     run = RunDirectory(out)
     run.refuse_foreign()
     with run.locked():
-        if not options.fresh:
-            recipe = begun_processes(run, recipe)
-        return _Run(resolve(recipe), run, options).execute()
+        begun = run.exists and not options.fresh
+        if begun:
+            recipe = begun_machine(run, recipe)
+        return _Run(resolve(recipe, elsewhere=begun), run, options).execute()
 
 
 class _Run:
@@ -144,6 +145,8 @@ class _Run:
         if run.exists and not changed and all(run.finished(name) for name in self.order):
             console.print(f"{run.root}: finished before; nothing to do", highlight=False, soft_wrap=True)
             return self._conclude()
+        if self.recipe.device == "cuda":
+            require_gpus(int(self.recipe.processes))
         new_code = refuse_new_code(run, self.lineage, allow=self.options.allow_new_code)
         require_trackers(self.recipe.track)
         if changed:
@@ -216,7 +219,7 @@ class _Run:
     def _run_stages(self, recorder: RunRecorder) -> None:
         team: Team | None = None
         try:
-            with Team(self.run.root, int(self.recipe.processes)) as team:
+            with Team(self.run.root, int(self.recipe.processes), self.recipe.device) as team:
                 for name in self.order:
                     record = self.run.finished(name)
                     if record:

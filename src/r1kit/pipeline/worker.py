@@ -17,12 +17,13 @@ def main() -> None:
     parser.add_argument("--size", type=int, required=True)
     parser.add_argument("--timeout", type=float, required=True)
     parser.add_argument("--parent", type=int, required=True)
+    parser.add_argument("--device", required=True)
     arguments = parser.parse_args()
     die_with_parent(arguments.parent)
     # Ctrl-C reaches the whole terminal group; rank 0 alone decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    work(arguments.store, arguments.rank, arguments.size, arguments.timeout)
+    work(arguments.store, arguments.rank, arguments.size, arguments.timeout, arguments.device)
 
 
 def die_with_parent(parent: int) -> None:
@@ -36,17 +37,17 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def work(store: str, rank: int, size: int, timeout: float) -> None:
+def work(store: str, rank: int, size: int, timeout: float, device: str) -> None:
     """Run every stage rank 0 announces, until it announces None."""
     from r1kit.config.load import parse_recipe
     from r1kit.pipeline.kinds import StageContext, load_runners, run_stage
     from r1kit.pipeline.process import tune_process
     from r1kit.sandbox import use_sandbox
-    from r1kit.training.parallel import World
+    from r1kit.training.parallel import World, device_of_rank
     from r1kit.training.recorder import Interrupted, NullRecorder
 
-    tune_process()
-    world = World.connect(store, rank, size, timeout)
+    tune_process(device_of_rank(device, rank))
+    world = World.connect(store, rank, size, timeout, device)
     while (order := world.broadcast(None, "order")) is not None:
         recipe = parse_recipe(order["recipe"], "the recipe of rank 0")
         use_sandbox(recipe.sandbox)

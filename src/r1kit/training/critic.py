@@ -22,10 +22,11 @@ from r1kit.training.parallel import World
 class _Head(nn.Module):
     """One number from a hidden state; zero at the start, so that the first values say nothing."""
 
-    def __init__(self, width: int, dtype: torch.dtype) -> None:
+    def __init__(self, output_VD: Tensor) -> None:
+        """Of the width, type and device of the policy's output matrix."""
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(width, dtype=dtype))
-        self.bias = nn.Parameter(torch.zeros(1, dtype=dtype))
+        self.weight = nn.Parameter(output_VD.new_zeros(output_VD.shape[1]))
+        self.bias = nn.Parameter(output_VD.new_zeros(1))
 
     def forward(self, hidden_TD: Tensor) -> Tensor:
         return hidden_TD.float() @ self.weight.float() + self.bias.float()
@@ -49,11 +50,10 @@ class Critic:
         self.head: Callable[[Tensor], Tensor]
         self._trunk: Any = None
         if self.shared:
-            weight = policy.head_weight
-            head = _Head(weight.shape[1], weight.dtype)
+            head = _Head(policy.head_weight)
             self.head, self.flat = head, FlatParameters(head)
         else:
-            model = ValueModel(load_model(model_path, dtype=dtype), bias=True)
+            model = ValueModel(load_model(model_path, dtype=dtype, device=world.device), bias=True)
             self.head, self.flat = model.values, FlatParameters(model)
             self._trunk = compiled(model.trunk, native, self.flat)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)

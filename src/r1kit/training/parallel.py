@@ -1,4 +1,4 @@
-"""One process or a few over gloo: the same calls, the same stage code on every rank.
+"""One process or a few, over gloo (and nccl between GPUs): the same calls, the same stage code on every rank.
 
 With one process nothing is initialised and every collective is the identity. Every wait has a deadline, and a failure
 names the stage that was waiting.
@@ -24,35 +24,53 @@ class PeerError(RuntimeError):
     """Another process of the run failed or did not answer in time."""
 
 
+def device_of_rank(device: str, rank: int) -> str:
+    """Where a process computes: "cpu", or the GPU of its rank (all processes are on one machine)."""
+    return device if device == "cpu" else f"{device}:{rank}"
+
+
+def backends(device: str) -> str:
+    """What carries collectives: gloo, and between GPUs nccl for the tensors that are on them."""
+    return "gloo" if device == "cpu" else f"cpu:gloo,{device}:nccl"
+
+
 @dataclass(frozen=True)
 class World:
-    """The processes of one run. rank 0 writes files; all ranks compute."""
+    """The processes of one run. rank 0 writes files; all ranks compute, each on its `device`."""
 
     rank: int = 0
     size: int = 1
+    device: str = "cpu"
 
     @classmethod
-    def single(cls) -> World:
-        return cls()
+    def single(cls, device: str = "cpu") -> World:
+        return cls(device=device_of_rank(device, 0))
 
     @classmethod
-    def connect(cls, store_path: str | Path, rank: int, size: int, timeout: float = 600.0) -> World:
-        """Join `size` processes that share the file `store_path`; waits up to `timeout` seconds for the others."""
+    def connect(
+        cls, store_path: str | Path, rank: int, size: int, timeout: float = 600.0, device: str = "cpu"
+    ) -> World:
+        """Join `size` processes that share the file `store_path`; waits up to `timeout` seconds for the others.
+
+        `device`: what computes, "cpu" or "cuda"; of the GPUs each process has its own.
+        """
         if size == 1:
-            return cls.single()
+            return cls.single(device)
         # The processes are on one machine: gloo need not resolve the host's name, which closed networks cannot.
         loopback = next((name for _, name in socket.if_nameindex() if name in ("lo", "lo0")), None)
         if loopback is not None:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback)
         store = dist.FileStore(str(store_path), size)
         try:
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout))
+            dist.init_process_group(
+                backends(device), store=store, rank=rank, world_size=size, timeout=timedelta(seconds=timeout)
+            )
         except Exception as error:
             raise PeerError(
                 f"rank {rank} of {size}: the other processes did not come up within {timeout:.0f} s ({error}); "
                 f"look at their output, {Path(store_path).parent}/rank-N.log, or run with --processes 1"
             ) from error
-        return cls(rank, size)
+        return cls(rank, size, device_of_rank(device, rank))
 
     @property
     def is_main(self) -> bool:

@@ -90,7 +90,7 @@ class PreferenceRun:
             directory,
             world,
             settings.optimizer,
-            lambda: load_model(inputs["model"], dtype=dtype),
+            lambda: load_model(inputs["model"], dtype=dtype, device=world.device),
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
@@ -179,12 +179,12 @@ class PreferenceStep:
     def loss(self, logprobs_S: Tensor, units: Sequence[int]) -> tuple[Tensor, dict[str, float]]:
         """Part of `units` (indices into the step) in the loss, given the log-probs of their sequences in order."""
         judged = [self.judged[i] for i in units]
-        lengths_S = torch.tensor([s.marked for j in judged for s in j.unit])
+        lengths_S = torch.tensor([s.marked for j in judged for s in j.unit], device=logprobs_S.device)
         if self.reference is None:
             quantity_S = logprobs_S / lengths_S
         else:
             ids = [self.width * self.names[i] + side for i in units for side in range(self.width)]
-            quantity_S = logprobs_S - self.reference.logprobs(ids)
+            quantity_S = logprobs_S - self.reference.logprobs(ids).to(logprobs_S.device)
         rewards_S = self.settings.beta * quantity_S.detach()
         if self.width == 1:
             return self._judged_loss(quantity_S, rewards_S, logprobs_S, lengths_S, judged)
@@ -220,7 +220,7 @@ class PreferenceStep:
     def _judged_loss(
         self, ratio_N: Tensor, rewards_N: Tensor, logprobs_N: Tensor, lengths_N: Tensor, judged: Sequence[Judged]
     ) -> tuple[Tensor, dict[str, float]]:
-        s, good_N = self.settings, torch.tensor([j.labels[0] > 0.5 for j in judged])
+        s, good_N = self.settings, torch.tensor([j.labels[0] > 0.5 for j in judged], device=ratio_N.device)
         loss_N = losses.kto_loss(
             ratio_N,
             good_N,

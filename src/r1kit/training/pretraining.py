@@ -46,7 +46,7 @@ def pretrain(
         directory,
         world,
         settings.optimizer,
-        lambda: make_tiny(settings.model, tokenizer, seed=seed, dtype=DTYPES[dtype]),
+        lambda: make_tiny(settings.model, tokenizer, seed=seed, dtype=DTYPES[dtype]).to(world.device),
         tokenizer,
         dtype=dtype,
         keep_checkpoints=settings.keep_checkpoints,

@@ -35,10 +35,10 @@ class ProcessReward:
         native: str = "off",
     ) -> None:
         self.settings, self.world = settings, world
-        model = load_model(model_path, dtype=dtype)
+        model = load_model(model_path, dtype=dtype, device=world.device)
         self.flat = FlatParameters(model)
         self.network = compiled(model, native, self.flat)
-        self.start = load_model(model_path, dtype=dtype)  # runs without gradient only
+        self.start = load_model(model_path, dtype=dtype, device=world.device)  # runs without gradient only
         self._start = compiled(self.start, native)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
         self._ends_line: np.ndarray | None = None
@@ -70,12 +70,12 @@ class ProcessReward:
             members = [i for rows in tokens.micro.members for i in rows]
             place = torch.zeros(len(tokens.examples), dtype=torch.long)
             place[members] = torch.arange(len(members))
-            labels = torch.tensor([tokens.examples[i].outcome for i in members])
-            rewards_T, owners = self.rewards_of(tokens), place[tokens.owners_T]
+            labels = torch.tensor([tokens.examples[i].outcome for i in members], device=tokens.device)
+            rewards_T, owners = self.rewards_of(tokens), place.to(tokens.device)[tokens.owners_T]
             loss = implicit_prm_loss(rewards_T, owners, labels, float(count))
             loss.backward()
             loss_sum += loss.item()
-            scores = torch.zeros(len(members)).index_add(0, owners, rewards_T.detach())
+            scores = rewards_T.new_zeros(len(members)).index_add(0, owners, rewards_T.detach())
             right += ((scores > 0) == (labels > 0.5)).float().sum().item()
         self.world.all_reduce_(self.flat.grad, "process reward gradients")
         norm = self.flat.clip_grad_(self.settings.grad_clip)

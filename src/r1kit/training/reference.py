@@ -47,7 +47,7 @@ class Reference:
         return cls(None, sequences, cached_logprobs(model, sequences, token_budget, directory, world), token_budget)
 
     def logprobs(self, ids: Sequence[int]) -> Tensor:
-        """float32 [len(ids)], in nats."""
+        """float32 [len(ids)] on the CPU, in nats."""
         if self.kept is not None:
             return torch.from_numpy(self.kept[list(ids)]).float()
         found = read_all(self.model, [self.sequences[i] for i in ids], summed_logprobs, self.token_budget)

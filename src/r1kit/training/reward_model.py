@@ -115,11 +115,11 @@ class RewardModelRun:
 
     def _fresh(self, path: Path, dtype: str) -> Any:
         if self.settings.method == "implicit":
-            return load_model(path, dtype=dtype)
+            return load_model(path, dtype=dtype, device=self.world.device)
         if is_value_model(path):
-            return load_value_model(path, dtype=dtype)
-        per_step = self.settings.method == "process"
-        return ValueModel(load_model(path, dtype=dtype), bias=per_step).draw_head(self.seed)
+            return load_value_model(path, dtype=dtype, device=self.world.device)
+        trunk, per_step = load_model(path, dtype=dtype, device=self.world.device), self.settings.method == "process"
+        return ValueModel(trunk, bias=per_step).draw_head(self.seed)
 
     def _refer(self, inputs: Mapping[str, Path], directory: Path, dtype: str) -> None:
         s, path = self.settings, inputs.get("reference_model", inputs["model"])
@@ -191,10 +191,12 @@ class RewardStep:
         scores_M = self.scores(outputs_M, units)
         if self.settings.method == "pairwise":
             return self._pairwise(*scores_M.view(-1, 2).unbind(1))
-        labels_M = torch.tensor([label for i in units for label in self.judged[i].labels])
+        labels = [label for i in units for label in self.judged[i].labels]
+        labels_M = torch.tensor(labels, device=scores_M.device)
         if self.settings.method == "implicit":
             # A sum of token rewards is one reward: each response stands as a single token here.
-            loss = implicit_prm_loss(scores_M, torch.arange(len(scores_M)), labels_M, self.count)
+            each = torch.arange(len(scores_M), device=scores_M.device)
+            loss = implicit_prm_loss(scores_M, each, labels_M, self.count)
         else:
             loss = pointwise_loss(scores_M, labels_M).sum() / self.count
         good_M, seen_M = labels_M > 0.5, scores_M.detach()

@@ -62,7 +62,7 @@ def train_rl(
     `judges`: the reward models of reward parts, by the part's name.
     """
     needed = {name: path for name, path in (judges or {}).items() if name in settings.valued_parts}
-    sources = score_sources(settings.reward, needed, dtype)
+    sources = score_sources(settings.reward, needed, dtype, world.device)
     while True:
         run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype, sources)
         try:
@@ -99,7 +99,7 @@ class RLRun:
             directory,
             world,
             settings.optimizer,
-            lambda: load_model(model_path, dtype=dtype),
+            lambda: load_model(model_path, dtype=dtype, device=world.device),
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,

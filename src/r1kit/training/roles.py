@@ -68,7 +68,9 @@ class Roles:
         roles = cls(entropy=EntropyControl.start(algorithm.entropy), native=native)
         if any(phase.algorithm.kl_coef for phase in phases):
             lora = isinstance(session.model, LoRAModel)
-            roles.reference = BaseOf(session.model) if lora else load_model(model_path, dtype=dtype)
+            roles.reference = (
+                BaseOf(session.model) if lora else load_model(model_path, dtype=dtype, device=world.device)
+            )
         if algorithm.critic is not None:
             roles.critic = Critic(algorithm.critic, optimizer, session.model, model_path, world, dtype, native)
         if algorithm.process is not None:

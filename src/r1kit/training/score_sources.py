@@ -12,7 +12,7 @@ from r1kit.models.reward_model import RewardModel
 from r1kit.rewards.parts import ScoreSource
 
 
-def score_sources(reward: Any, paths: Mapping[str, Path], dtype: str) -> dict[str, ScoreSource]:
+def score_sources(reward: Any, paths: Mapping[str, Path], dtype: str, device: str = "cpu") -> dict[str, ScoreSource]:
     """What scores for each part of kind reward_model, by the part's name; `paths` says where its model lies.
 
     A model that several parts name is loaded once. UserError where there is no reward model.
@@ -23,7 +23,7 @@ def score_sources(reward: Any, paths: Mapping[str, Path], dtype: str) -> dict[st
         part = reward.parts[name]
         if path not in models:
             try:
-                models[path] = RewardModel.load(path, dtype=dtype)
+                models[path] = RewardModel.load(path, dtype=dtype, device=device)
             except CheckpointError as error:
                 raise UserError(f"reward.parts.{name}.source: {error}") from None
         found[name] = models[path].source(part.judges, joined=part.joined)

@@ -22,9 +22,10 @@ class Session:
     """One training stage on one rank.
 
     `directory` is the stage's checkpoint directory. Where it holds a finished checkpoint the session starts from it
-    (`start_step` steps are done, `state` is what was saved with it); else it starts from `fresh_model()`. `load` and
-    `write` are given where the model is no language model (models/heads.py), `adapt` where adapters on `fresh_model()`
-    are trained (models/lora.py). `native`: the type of products of the compiled pass, or "off".
+    (`start_step` steps are done, `state` is what was saved with it); else it starts from `fresh_model()`, which lies
+    on the rank's device. `load` and `write` are given where the model is no language model (models/heads.py), `adapt`
+    where adapters on `fresh_model()` are trained (models/lora.py). `native`: the type of products of the compiled
+    pass, or "off".
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class Session:
         self.keep_checkpoints, self.write = keep_checkpoints, write
         found = checkpoints.latest_checkpoint(directory)
         # Adapters stand on the model that the stage started from; the checkpoint's own is the merged one.
-        self.model: Any = load(found, dtype=dtype) if found and adapt is None else fresh_model()
+        self.model: Any = load(found, dtype=dtype, device=world.device) if found and adapt is None else fresh_model()
         if adapt is not None:
             self.model = adapt(self.model)
         self.flat = FlatParameters(self.model)

@@ -101,7 +101,7 @@ class SFTRun:
             directory,
             world,
             settings.optimizer,
-            lambda: self._fresh(load_model(model_path, dtype=dtype)),
+            lambda: self._fresh(load_model(model_path, dtype=dtype, device=world.device)),
             self.tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
