@@ -1,7 +1,7 @@
 """The compiled head against `chunked_logprobs`: log-probs, entropy, gradients, temperatures, determinism, refusals.
 
-Why it matters: every loss of a compiled stage goes through it; a log-prob that is slightly off makes ratios that are not
-1 on the policy's own tokens, and a head that learns from a wrong gradient still learns.
+Why it matters: every loss of a compiled stage goes through it; a log-prob that is slightly off makes ratios that are
+not 1 on the policy's own tokens, and a head that learns from a wrong gradient still learns.
 
 Not exercised: speed (benchmarks/train.py). Skipped where there is no C++ compiler, and in bfloat16 where the processor
 does not multiply it.

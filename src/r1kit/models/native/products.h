@@ -268,16 +268,29 @@ static void product(int64_t rows, int64_t panels, int64_t depth, const bf16* a, 
 }
 #endif
 
+// While it lives, numbers too small for a normal float count as 0: the processor takes a hundred cycles for each, and
+// attention's weights are full of them.
+struct FlushTiny {
+#if defined(__SSE__)
+  const unsigned before = __builtin_ia32_stmxcsr();
+  FlushTiny() { __builtin_ia32_ldmxcsr(before | 0x8040); }  // results, and what is read
+  ~FlushTiny() { __builtin_ia32_ldmxcsr(before); }
+#endif
+};
+
 // function<type of products>(...), with the tiles ready where it is bfloat16.
 #if defined(R1KIT_BF16)
 #define R1KIT_CALL(function, ...) \
+  const FlushTiny flush;          \
   if (half) {                     \
     Tiles tiles;                  \
     function<bf16>(__VA_ARGS__);  \
   } else                          \
     function<float>(__VA_ARGS__)
 #else
-#define R1KIT_CALL(function, ...) function<float>(__VA_ARGS__)
+#define R1KIT_CALL(function, ...) \
+  const FlushTiny flush;          \
+  function<float>(__VA_ARGS__)
 #endif
 
 extern "C" {
