@@ -125,6 +125,23 @@ def test_a_stopped_grid_measures_only_what_is_left(
     assert whole.metrics == resumed.metrics
 
 
+def test_candidates_are_decoded_as_the_stage_says(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def engine(model: Path, *, native: str, **_: Any) -> Any:
+        asked.append(native)
+        raise Interrupted("that is all")
+
+    monkeypatch.setattr(merge, "open_engine", engine)
+    for native in ("float32", "off"):
+        evaluate = {"problems": 2, "samples": 1, "native": native}
+        with pytest.raises(Interrupted):
+            merge.run_merge(context(tmp_path / native, models, Notes(), evaluate=evaluate, **GRID))
+    assert asked == ["float32", "off"]
+
+
 def test_without_a_grid_nothing_is_measured(
     models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 from r1kit.config.errors import ConfigError
 from r1kit.config.generate import GenerateSettings
+from r1kit.config.merge import MergeSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.schema import DType, EvaluateSettings, Recipe
 from r1kit.config.stage import CompiledSettings, Device
@@ -144,10 +145,13 @@ def _with_native(stage: Any, native: str, pick: Callable[[str], str]) -> Any:
     changes: dict[str, Any] = {}
     if isinstance(stage, CompiledSettings):
         changes["native"] = pick(stage.native if "native" in stage.model_fields_set else native)
+    # What measures computes as the saved weights are, whatever the policy was trained with.
+    measured = "off" if native == "off" else "float32"
     if isinstance(stage, EvaluateSettings):
-        # A stage that measures computes as the saved weights are, whatever the policy was trained with.
-        measured = stage.native if "native" in stage.model_fields_set else "off" if native == "off" else "float32"
-        changes["native"] = pick(measured)
+        changes["native"] = pick(stage.native if "native" in stage.model_fields_set else measured)
+    if isinstance(stage, MergeSettings):
+        own = stage.evaluate.native if "native" in stage.evaluate.model_fields_set else measured
+        changes["evaluate"] = stage.evaluate.model_copy(update={"native": pick(own)})
     if isinstance(stage, RLSettings | GenerateSettings):
         own = stage.engine.native if "native" in stage.engine.model_fields_set else native
         changes["engine"] = stage.engine.model_copy(update={"native": pick(own)})

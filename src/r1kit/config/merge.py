@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from r1kit.config.fields import Count, Natural, NonNegative, Number, Positive, Settings, Share
+from r1kit.config.fields import Count, Native, Natural, NonNegative, Number, Positive, Settings, Share
 from r1kit.config.parts import EvalSettings
 from r1kit.config.stage import StageSettings
 
@@ -40,6 +40,7 @@ class MergeEvalSettings(EvalSettings):
         "train", description="problems to choose by; train leaves the held-out ones to the stage that measures the best"
     )
     slots: Count = Field(256, description="responses decoded at a time, per process")
+    native: Native = Field("off", description="see engine.native")
 
 
 class MergeSettings(StageSettings):

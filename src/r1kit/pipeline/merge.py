@@ -143,7 +143,14 @@ class _Grid:
                 raise Interrupted(f"{context.name}: stopped while a candidate was measured; the same command goes on")
 
         assert self.task is not None
-        engine = open_engine(model, dtype=context.dtype, slots=s.slots, deterministic=False)
+        engine = open_engine(
+            model,
+            dtype=context.dtype,
+            device=context.world.device,
+            slots=s.slots,
+            deterministic=False,
+            native=s.native,
+        )
         found = evaluate(
             engine,
             load_tokenizer(model),
