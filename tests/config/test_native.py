@@ -12,8 +12,11 @@ import pytest
 
 from r1kit.config import machine
 from r1kit.config.errors import ConfigError
-from r1kit.config.load import load_recipe
+from r1kit.config.load import load_recipe, parse_recipe
 from r1kit.config.machine import resolve
+from r1kit.config.merge import MergeSettings
+from r1kit.config.preference import PreferenceSettings
+from r1kit.config.reward_model import RewardModelSettings
 from r1kit.config.schema import Recipe
 from r1kit.pipeline.catalog import find_recipe
 
@@ -49,6 +52,40 @@ def test_a_stage_has_the_last_word() -> None:
     stated = resolved("native=float32", "rl.native=off", "rl.engine.native=false")
     assert uses(stated) == ["float32", "off", "off", "float32"]
     assert uses(resolved("rl.native=float32")) == ["off", "float32", "off", "off"]
+
+
+GRID = """\
+name: merged
+task: countdown
+native: {native}
+stages:
+  base: {{kind: pretrain}}
+  better: {{kind: preference, model: "${{base}}", data: [{{path: pairs.jsonl}}]}}
+  judge: {{kind: reward_model, model: "${{base}}", data: [{{path: pairs.jsonl}}], native: off}}
+  merged: {{kind: merge, models: ["${{base}}", "${{better}}"], grid: {{weights: [[1, 2]]}}, evaluate: {evaluate}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("native", "evaluate", "decoder"),
+    [
+        ("float32", "{}", "float32"),
+        ("bfloat16", "{}", "float32"),  # what measures, measures the weights as saved
+        ("float32", "{native: off}", "off"),
+        ("off", "{}", "off"),
+        ("off", "{native: float32}", "float32"),
+    ],
+)
+def test_it_reaches_preference_reward_models_and_the_candidates_of_a_merge(
+    native: str, evaluate: str, decoder: str
+) -> None:
+    recipe = resolve(parse_recipe(GRID.format(native=native, evaluate=evaluate), "grid.yaml"))
+    better, judge, merged = (recipe.stages[name] for name in ("better", "judge", "merged"))
+    assert isinstance(better, PreferenceSettings)
+    assert isinstance(judge, RewardModelSettings)
+    assert isinstance(merged, MergeSettings)
+    assert (better.native, judge.native, merged.evaluate.native) == (native, "off", decoder)
+    assert resolve(recipe) == recipe
 
 
 def test_resolving_again_changes_nothing() -> None:

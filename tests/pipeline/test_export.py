@@ -16,6 +16,7 @@ from unittest.mock import patch
 import pytest
 import torch
 from rich.console import Console
+from tests.training.judged import pair_rows, write_rows
 from transformers import AutoModelForCausalLM
 
 from r1kit.config import parse_recipe
@@ -46,6 +47,14 @@ stages:
     batch_size: 2
     max_tokens: 64
     optimizer: {{lr: 1e-2}}
+  preferred:
+    kind: preference
+    model: ${{sft}}
+    data: [{{path: {pairs}}}]
+    max_tokens: 64
+    lora: {{rank: 2, alpha: 4}}
+    epochs: 2
+    optimizer: {{lr: 1e-2}}
 """
 
 
@@ -55,7 +64,8 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("export")
     rows = folder / "rows.jsonl"
     rows.write_text("".join(json.dumps({"prompt": f"Q:{n}", "completion": str(n)}) + "\n" for n in range(4)))
-    recipe = parse_recipe(RECIPE.format(dtype=request.param, rows=rows), "recipe.yaml")
+    pairs = write_rows(folder / "pairs.jsonl", pair_rows(4))
+    recipe = parse_recipe(RECIPE.format(dtype=request.param, rows=rows, pairs=pairs), "recipe.yaml")
     return run_recipe(recipe, folder / "run", Options(check=False, console=Console(quiet=True))).root
 
 
@@ -86,6 +96,16 @@ def test_what_was_trained_is_exported(run: Path, tmp_path: Path) -> None:
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     ids = torch.arange(3, 9)[None]
     assert torch.isfinite(plain(ids).logits).all()
+
+
+def test_adapters_are_exported_as_the_model_they_make(run: Path, tmp_path: Path) -> None:
+    source = find_model(run, "preferred")
+    assert "adapters" in checkpoints.load_state(source)[0]
+    assert base_of(source) == find_model(run, "sft")
+    assert export_checkpoint(source, tmp_path / "plain") < export.TOLERANCE
+    plain, trained = (checkpoints.read_safetensors(p / "model.safetensors") for p in (tmp_path / "plain", source))
+    assert plain.keys() == trained.keys()
+    assert all(torch.equal(plain[name], trained[name]) for name in plain)
 
 
 def test_the_bases_weights_are_no_export(run: Path, tmp_path: Path) -> None:

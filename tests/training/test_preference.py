@@ -9,6 +9,7 @@ Not exercised here: equality with TRL (test_preference_trl.py); whether preferen
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from pydantic import ValidationError
 
 from r1kit.config.errors import UserError
 from r1kit.config.preference import PRESETS, PreferenceSettings
+from r1kit.models.checkpoint import read_safetensors
 from r1kit.models.loading import load_model, write_model
 from r1kit.models.marked import summed_logprobs
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Message
 from r1kit.tasks.traces import BadRowError
-from r1kit.training import reference
+from r1kit.training import preference, reference
 from r1kit.training.judged_data import is_held_out
 from r1kit.training.parallel import World
 from r1kit.training.preference import PreferenceStep, mismatched, train_preference
@@ -49,6 +51,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "orpo": {"method": "orpo", "beta": 0.2},
     "kto": {"method": "kto", "beta": 0.2, "undesirable_weight": 1.5},
 }
+ADAPTERS = {"method": "dpo", "beta": 0.3, "lora": {"rank": 4, "alpha": 8}}
 
 
 def settings(path: Path | str = "pairs.jsonl", **changes: Any) -> PreferenceSettings:
@@ -141,7 +144,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def train(base: Path, directory: Path, recorder: ListRecorder, pairs_at: Path, **changes: Any) -> StageOutcome:
+def train_settings(pairs_at: Path, **changes: Any) -> PreferenceSettings:
     values = {
         "data": [{"path": str(pairs_at)}],
         "batch_size": 4,
@@ -153,8 +156,12 @@ def train(base: Path, directory: Path, recorder: ListRecorder, pairs_at: Path, *
         "lr_floor": 0.1,
         **changes,
     }
+    return settings(**values)
+
+
+def train(base: Path, directory: Path, recorder: ListRecorder, pairs_at: Path, **changes: Any) -> StageOutcome:
     return train_preference(
-        settings(**values),
+        train_settings(pairs_at, **changes),
         stage="dpo",
         inputs={"model": base, "data[0].path": pairs_at},
         task=TASK,
@@ -171,9 +178,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_rows(tmp_path_factory.mktemp("data") / "pairs.jsonl", pair_rows(24))
 
 
-@pytest.mark.parametrize("name", ["dpo", "simpo", "kto"])
+@pytest.mark.parametrize("name", ["dpo", "simpo", "kto", "lora"])
 def test_a_resumed_stage_equals_the_one_left_alone(base: Path, data: Path, tmp_path: Path, name: str) -> None:
-    changes = {**METHODS[name], **({"labelled": False} if name == "kto" else {})}
+    changes = {**{**METHODS, "lora": ADAPTERS}[name], **({"labelled": False} if name == "kto" else {})}
     evaluate = {"every": 3, "problems": 2, "samples": 2, "max_tokens": 4}
     alone = ListRecorder()
     outcome = train(base, tmp_path / "alone", alone, data, evaluate=evaluate, **changes)
@@ -247,6 +254,75 @@ def test_a_reference_of_its_own_is_another_reference(base: Path, data: Path, tmp
         dtype="float32",
     )
     assert abs(recorder.rows[0]["loss"] - np.log(2)) > 0.01
+
+
+@pytest.mark.parametrize("how", ["precomputed", "on_the_fly"])
+def test_adapters_are_held_to_the_model_without_them_and_to_no_second_one(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Against the same steps with the reference as a whole model of its own, in every row and in the weights."""
+    loaded: list[Path] = []
+
+    def load(path: Path, **named: Any) -> Any:
+        loaded.append(path)
+        return load_model(path, **named)
+
+    for module in (preference, reference):
+        monkeypatch.setattr(module, "load_model", load)
+    changes = {**ADAPTERS, "reference": how, "optimizer": {"lr": 1e-2}}
+    own, full = ListRecorder(), ListRecorder()
+    outcome = train(base, tmp_path / "own", own, data, **changes)
+    assert loaded == [base]
+    whole = train_preference(
+        train_settings(data, **changes, reference_model=str(base)),
+        stage="dpo",
+        inputs={"model": base, "data[0].path": data, "reference_model": base},
+        task=TASK,
+        seed=1,
+        world=World.single(),
+        recorder=full,
+        directory=tmp_path / "full",
+        dtype="float32",
+    )
+    assert loaded == [base] * 3
+    assert own.rows == full.rows
+    assert own.rows[-1]["held_out_pair_margin"] > 0.1, "the adapters moved the policy from its reference"
+    assert outcome.model is not None
+    assert whole.model is not None
+    before, after, other = (read_safetensors(p / "model.safetensors") for p in (base, outcome.model, whole.model))
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all("layers." in name and "norm" not in name for name in changed)
+    assert all(torch.equal(after[name], other[name]) for name in after)
+
+
+class NotingRecorder(ListRecorder):
+    def __init__(self) -> None:
+        super().__init__()
+        self.notes: list[str] = []
+
+    def note(self, stage: str, text: str) -> None:
+        self.notes.append(text)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
+@pytest.mark.parametrize("name", ["dpo", "orpo", "kto", "on_the_fly"])
+def test_the_compiled_pass_takes_the_same_steps(base: Path, data: Path, tmp_path: Path, name: str) -> None:
+    own = {"on_the_fly": {**METHODS["dpo"], "reference": "on_the_fly"}, "kto": {**METHODS["kto"], "labelled": False}}
+    changes = {**METHODS, **own}[name]
+    plain, compiled = ListRecorder(), ListRecorder()
+    train(base, tmp_path / "plain", plain, data, **changes)
+    train(base, tmp_path / "compiled", compiled, data, native="float32", **changes)
+    assert [row.pop("kind") for row in plain.rows] == [row.pop("kind") for row in compiled.rows]
+    for mine, theirs in zip(compiled.rows, plain.rows, strict=True):
+        assert mine.pop("stage") == theirs.pop("stage")
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+
+
+def test_adapters_say_that_they_are_not_compiled(base: Path, data: Path, tmp_path: Path) -> None:
+    recorder = NotingRecorder()
+    train(base, tmp_path, recorder, data, native="float32", **ADAPTERS)
+    assert "native is off in this stage: lora needs PyTorch's own pass" in recorder.notes
 
 
 def broken_rows() -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ Not exercised here: TRL's accuracy on real data; whether RL with these scores ma
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,21 @@ def test_a_resumed_stage_equals_the_one_left_alone(base: Path, tmp_path: Path, m
     assert resumed.model is not None
     for file in ("model.safetensors", "trainer.safetensors", "trainer.json", "reward_model.json"):
         assert (outcome.model / file).read_bytes() == (resumed.model / file).read_bytes(), file
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
+@pytest.mark.parametrize("method", METHODS)
+def test_the_compiled_pass_takes_the_same_steps(base: Path, tmp_path: Path, method: str) -> None:
+    rows = write_rows(tmp_path / "rows.jsonl", ROWS[method](24))
+    plain, compiled = ListRecorder(), ListRecorder()
+    train(base, tmp_path / "plain", plain, rows, method)
+    outcome = train(base, tmp_path / "compiled", compiled, rows, method, native="float32")
+    assert [row.pop("kind") for row in plain.rows] == [row.pop("kind") for row in compiled.rows]
+    for mine, theirs in zip(compiled.rows, plain.rows, strict=True):
+        assert mine.pop("stage") == theirs.pop("stage")
+        assert mine == pytest.approx(theirs, rel=1e-3, abs=1e-3)
+    assert outcome.model is not None
+    assert RewardModel.load(outcome.model).spec.method == method
 
 
 @pytest.mark.parametrize("method", METHODS)

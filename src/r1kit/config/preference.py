@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
-from r1kit.config.stage import ScheduledSettings, check_methods, check_passes, under_preset
+from r1kit.config.rl import LoRASettings
+from r1kit.config.stage import CompiledSettings, check_methods, check_passes, under_preset
 
 Method = Literal["dpo", "ipo", "nca", "simpo", "kto", "orpo"]
 HeldOutShare = Annotated[float, Field(ge=0, lt=1)]
@@ -40,7 +41,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class PreferenceSettings(ScheduledSettings):
+class PreferenceSettings(CompiledSettings):
     """Prefer one response to another without sampling; algorithms/preference_loss.py has the equations."""
 
     edge_fields: ClassVar[tuple[str, ...]] = ("model", "reference_model", "data.path")
@@ -70,6 +71,9 @@ class PreferenceSettings(ScheduledSettings):
         "precomputed", description="log-probs of the reference once, kept on disk; or in every step, its weights kept"
     )
     reference_model: str | None = Field(None, description="reference policy; none: the model started from")
+    lora: LoRASettings | None = Field(
+        None, description="train adapters only, the reference being the model without them; null trains all weights"
+    )
     epochs: Count = Field(1, description="passes over the data")
     batch_size: Count = Field(32, description="pairs or labelled responses of one step, over all processes")
     token_budget: Count = Field(8192, description="tokens in one micro-batch, per process")

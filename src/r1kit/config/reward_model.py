@@ -11,7 +11,7 @@ from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
 from r1kit.config.preference import HeldOutShare
-from r1kit.config.stage import ScheduledSettings, check_methods, check_passes, under_preset
+from r1kit.config.stage import CompiledSettings, check_methods, check_passes, under_preset
 
 Method = Literal["pairwise", "pointwise", "process", "implicit"]
 _R1 = {"batch_size": 256, "max_tokens": 8192, "epochs": 1, "optimizer": {"lr": 6e-6}}
@@ -36,7 +36,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class RewardModelSettings(ScheduledSettings):
+class RewardModelSettings(CompiledSettings):
     """A model that scores responses; algorithms/reward_model_loss.py has the equations."""
 
     edge_fields: ClassVar[tuple[str, ...]] = ("model", "reference_model", "data.path")

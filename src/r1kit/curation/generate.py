@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from r1kit.atomic import write_atomic
 from r1kit.curation.selection import REASONS, select, select_pairs
 from r1kit.engines.local import LocalEngine
-from r1kit.models.checkpoint import weights_checksum
+from r1kit.models.checkpoint import CheckpointError, weights_checksum
 from r1kit.models.loading import load_model, load_tokenizer
+from r1kit.models.vocabulary import require_own_tokenizer
 from r1kit.records import Group, Message, PreferencePair, Problem, Rollout, Trace
 from r1kit.tasks import Task
 from r1kit.tasks.conversations import assistant
@@ -51,6 +53,7 @@ def generate(
     """
     tokenizer = load_tokenizer(model_path)
     model = load_model(model_path, dtype=dtype, device=world.device)
+    require_own_tokenizer(model, tokenizer)
     engine = LocalEngine(
         model,
         tokenizer=tokenizer,
@@ -180,11 +183,7 @@ def _keep_wave(
         counts["pairs"] = len(records)
     if world.is_main:
         write_jsonl(directory / (PAIRS if settings.pairs else TRACES) / f"wave-{number:06d}.jsonl.zst", records)
-        path = directory / COUNTS / f"wave-{number:06d}.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(counts))
-        temporary.replace(path)
+        write_atomic(directory / COUNTS / f"wave-{number:06d}.json", json.dumps(counts))
     world.barrier("wave")
     return dict(counts)
 
@@ -218,7 +217,13 @@ def _records(
 
 def _saved_counts(directory: Path, number: int) -> dict[str, int] | None:
     path = directory / COUNTS / f"wave-{number:06d}.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    if not path.is_file():
+        return None
+    try:
+        counts: dict[str, int] = json.loads(path.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{path}: damaged ({error}). Delete it: its wave is then answered again") from None
+    return counts
 
 
 def _no_reward(problem: Problem, rollouts: Sequence[Rollout], *, max_tokens: int, step: int) -> list[dict[str, float]]:

@@ -9,6 +9,7 @@ The model without its adapters, which preference and RL losses take as the refer
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +92,19 @@ class BaseOf:
     def head_weight(self) -> Tensor:
         return self.policy.head_weight
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Its weights by name, those of the model that the adapters were put on."""
+        return {**self.policy.inner.state_dict(), **self.policy.base}
+
     def __call__(self, token_ids_T: Tensor, positions_T: Tensor, attend: Attend) -> Tensor:
         return functional_call(self.policy.inner, self.policy.base, (token_ids_T, positions_T, attend))
+
+
+def adapters(lora: Any, seed: int) -> Callable[[LanguageModel], LoRAModel] | None:
+    """What puts a recipe's adapters (a LoRASettings) on a model; None where all weights are trained."""
+    if lora is None:
+        return None
+    return lambda model: LoRAModel(model, rank=lora.rank, alpha=lora.alpha, seed=seed)
 
 
 def plain_model(model: Any) -> Any:

@@ -21,6 +21,7 @@ from r1kit.config.errors import UserError
 from r1kit.models.checkpoint import CheckpointError, read_config
 from r1kit.models.loading import load_tokenizer
 from r1kit.models.merge_methods import Recipe, merge_tensors
+from r1kit.models.vocabulary import differing_tokens
 
 # Keys of config.json that do not change what the weights mean.
 FREE_KEYS = {"_name_or_path", "dtype", "torch_dtype", "transformers_version", "use_cache", "initializer_range"}
@@ -110,7 +111,6 @@ def check_alike(models: Sequence[Path], recipe: Recipe) -> list[str]:
         raise UserError(f"weights {list(recipe.weights)} add up to {sum(recipe.weights):g}: a mean needs more than 0")
     first, notes = models[0], []
     config, tokenizer = read_config(first), load_tokenizer(first)
-    vocabulary = tokenizer.get_vocab()
     for other in models[1:]:
         theirs = read_config(other)
         differing = [
@@ -124,12 +124,10 @@ def check_alike(models: Sequence[Path], recipe: Recipe) -> list[str]:
                 "one base can be merged"
             )
         other_tokenizer = load_tokenizer(other)
-        unlike = vocabulary.items() ^ other_tokenizer.get_vocab().items()
-        if unlike:
-            shown = ", ".join(repr(token) for token in sorted({token for token, _ in unlike})[:4])
+        if unlike := differing_tokens(tokenizer, other_tokenizer):
             raise UserError(
-                f"{first} and {other} have different tokenizers ({len({t for t, _ in unlike})} tokens differ, such as "
-                f"{shown}): a row of the embedding would mean two things"
+                f"{first} and {other} have different tokenizers ({unlike}): a row of the embedding would mean two "
+                "things"
             )
         for what in ("chat_template", "eos_token"):
             if getattr(tokenizer, what) != getattr(other_tokenizer, what):

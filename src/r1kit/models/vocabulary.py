@@ -34,6 +34,23 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> lis
     return missing
 
 
+def require_own_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase, added: int = 0) -> None:
+    """CheckpointError where a tokenizer has more tokens than the model has rows, `added` new ones apart: it is not this
+    model's own, and its ids would mean nothing or stand beyond the embedding."""
+    used, rows = len(tokenizer) - added, model.head_weight.shape[0]
+    if used > rows:
+        raise CheckpointError(
+            f"the tokenizer has {used} tokens, the model's embedding {rows} rows: this is not the model's tokenizer; "
+            "copy the files of its own beside the weights"
+        )
+
+
+def differing_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str:
+    """In words, the tokens that two tokenizers do not give the same id; "" where there are none."""
+    unlike = sorted({token for token, _ in one.get_vocab().items() ^ other.get_vocab().items()})
+    return f"{len(unlike)} tokens differ, such as {', '.join(map(repr, unlike[:4]))}" if unlike else ""
+
+
 @torch.no_grad()
 def fit_vocabulary(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, added: Sequence[str]) -> None:
     """Give the tokens `added` rows of their own, at the mean of the rows in use; spare rows are taken before new ones.
@@ -41,13 +58,8 @@ def fit_vocabulary(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, add
     CheckpointError where the tokenizer's other tokens do not fit the model: it is not this model's tokenizer.
     """
     ids = sorted(tokenizer.get_vocab()[token] for token in added)
-    used = len(tokenizer) - len(ids)
-    rows = model.head_weight.shape[0]
-    if used > rows:
-        raise CheckpointError(
-            f"the tokenizer has {used} tokens, the model's embedding {rows} rows: this is not the model's tokenizer; "
-            "copy the files of its own beside the weights"
-        )
+    require_own_tokenizer(model, tokenizer, len(ids))
+    used, rows = len(tokenizer) - len(ids), model.head_weight.shape[0]
     if not ids:
         return
     if ids[-1] >= rows:

@@ -1,15 +1,14 @@
-"""Writing files so that a crash or a full disk leaves the old content whole."""
+"""What the pipeline writes as JSON and reads back, and the ends of a run that a person is told in words."""
 
 from __future__ import annotations
 
 import errno
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from r1kit.atomic import write_atomic
 from r1kit.config.errors import UserError
 
 
@@ -21,24 +20,6 @@ class DiskFullError(RunError):
     """No space left; what was complete before is untouched."""
 
     exit_code = 1
-
-
-def write_atomic(path: Path, content: str | bytes) -> None:
-    """Replace `path` by `content`: temporary file beside it, fsync, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    data = content.encode("utf-8") if isinstance(content, str) else content
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        # mkstemp makes files only their owner can read; results are meant to be shared.
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

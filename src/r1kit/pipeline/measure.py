@@ -72,10 +72,13 @@ def open_engine(
     """The local engine over the checkpoint `model`; `dtype` and `device` are resolved."""
     from r1kit.engines.local import LocalEngine
     from r1kit.models.loading import load_model, load_tokenizer
+    from r1kit.models.vocabulary import require_own_tokenizer
 
+    network, tokenizer = load_model(model, dtype=dtype, device=device), load_tokenizer(model)
+    require_own_tokenizer(network, tokenizer)
     return LocalEngine(
-        load_model(model, dtype=dtype),
-        load_tokenizer(model),
+        network,
+        tokenizer,
         slots=slots,
         deterministic=deterministic,
         native=native,

@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import zstandard
 
+from r1kit.atomic import write_atomic
 from r1kit.config.data import DataSettings
 from r1kit.config.errors import UserError
 from r1kit.records import Message, PreferencePair, Trace
@@ -122,14 +123,7 @@ def read_labelled(settings: DataSettings, path: str | Path | None = None) -> Rea
 def write_jsonl(path: Path, records: Iterable[Trace | PreferencePair]) -> None:
     """Records as JSON lines, compressed where the name ends in .zst, whole or not at all."""
     lines = "".join(json.dumps(record.to_json(), ensure_ascii=False) + "\n" for record in records).encode()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    try:
-        temporary.write_bytes(zstandard.ZstdCompressor(level=9).compress(lines) if path.suffix == ".zst" else lines)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    write_atomic(path, zstandard.ZstdCompressor(level=9).compress(lines) if path.suffix == ".zst" else lines)
 
 
 def data_files(path: str | Path) -> list[Path]:

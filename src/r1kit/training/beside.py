@@ -1,4 +1,4 @@
-"""What the models beside the policy share: how they run, how fast they learn, and how a checkpoint brings them back."""
+"""What trained models share: how they run, how fast they learn, and how a checkpoint brings them back."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from r1kit.models.heads import ValueModel
 from r1kit.models.native.training import NativePass
 from r1kit.training.optim import FlatParameters
 
@@ -15,6 +16,9 @@ def compiled(model: Any, native: str, flat: FlatParameters | None = None) -> Any
     """`model` as a stage runs it: itself, or its compiled form. `flat`: where its weights change, if they do."""
     if native == "off":
         return model
+    if isinstance(model, ValueModel):
+        trunk = compiled(model.trunk, native, flat)
+        return lambda *inputs: model.values(trunk(*inputs))
     network = NativePass(model, native)
     if flat is not None:
         flat.on_publish.append(network.refresh)

@@ -20,13 +20,15 @@ from r1kit.algorithms import preference_loss as losses
 from r1kit.engines.local import LocalEngine
 from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.loading import load_model, load_tokenizer
+from r1kit.models.lora import BaseOf, adapters, plain_model
 from r1kit.models.marked import MarkedSequence, summed_logprobs
+from r1kit.models.vocabulary import require_own_tokenizer
 from r1kit.tasks import Task
 from r1kit.training.held_out import HeldOut
 from r1kit.training.judged_data import Judged, as_labelled, read_labelled_data, read_pair_data
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Recorder, StageOutcome
-from r1kit.training.reference import Reference
+from r1kit.training.reference import Reference, load_reference
 from r1kit.training.sampling import derived_seed
 from r1kit.training.session import Session
 from r1kit.training.unit_steps import UnitOrder, optimise, train_epochs
@@ -94,25 +96,41 @@ class PreferenceRun:
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
+            adapt=adapters(settings.lora, derived_seed(seed, stage, "lora")),
+            native=self.native,
         )
+        require_own_tokenizer(self.session.model, tokenizer)
         self.reference = self._reference(inputs, directory, dtype)
         self.order = UnitOrder(len(self.units), settings.batch_size, settings.epochs, self.seed)
-        self.engine = LocalEngine(self.session.model, tokenizer)
+        self.engine = LocalEngine(plain_model(self.session.model), tokenizer)
         kept = self.session.state.get("by_sampling")
         self.by_sampling = HeldOut(settings.evaluate, stage, task, self.engine, tokenizer, seed, world, recorder, kept)
         self.last: dict[str, float] = self.session.state.get("last", {})
         recorder.truncate(stage, self.session.last_recorded)
         if not self.session.resumed:
-            for line in data.notes:
+            for line in [*data.notes, *self._notes()]:
                 recorder.note(stage, line)
 
     def _reference(self, inputs: Mapping[str, Path], directory: Path, dtype: str) -> Reference | None:
         if not self.settings.needs_reference:
             return None
-        model = load_model(inputs.get("reference_model", inputs["model"]), dtype=dtype)
+        model: Any
+        if self.settings.lora and "reference_model" not in inputs:
+            model = BaseOf(self.session.model)  # no weights of its own
+        else:
+            model = load_reference(inputs, dtype, self.world.device)
         sequences = [s for judged in self.all for s in judged.unit] + self.mismatched
         s = self.settings
-        return Reference.make(s.reference, model, sequences, s.token_budget, directory, self.world)
+        return Reference.make(s.reference, model, sequences, s.token_budget, directory, self.world, self.native)
+
+    @property
+    def native(self) -> str:
+        """How policy and reference run: adapters need PyTorch's own pass."""
+        return "off" if self.settings.lora else self.settings.native
+
+    def _notes(self) -> list[str]:
+        turned_off = self.settings.native != self.native
+        return ["native is off in this stage: lora needs PyTorch's own pass"] if turned_off else []
 
     def train(self, chosen: list[int], lr_scale: float) -> dict[str, float]:
         """One optimiser step."""
@@ -121,7 +139,7 @@ class PreferenceRun:
         def gradient() -> dict[str, float]:
             units = [self.all[i].unit for i in chosen]
             budget = self.settings.token_budget
-            return backward(self.session.model, units, summed_logprobs, step.loss, budget, self.world)
+            return backward(self.session.network, units, summed_logprobs, step.loss, budget, self.world)
 
         return step.means(optimise(self.session, self.settings, lr_scale, gradient))
 
@@ -141,7 +159,7 @@ class PreferenceRun:
         """The metrics of a step on these units, without a step."""
         step = self._begin(chosen)
         sequences = [s for i in chosen for s in self.all[i].unit]
-        found = read_all(self.session.model, sequences, summed_logprobs, self.settings.token_budget, self.world)
+        found = read_all(self.session.network, sequences, summed_logprobs, self.settings.token_budget, self.world)
         loss, sums = step.loss(torch.tensor(np.concatenate(found), dtype=torch.float32), range(len(chosen)))
         return step.means({"loss": loss.item(), **sums})
 
@@ -158,7 +176,7 @@ class PreferenceRun:
         assert self.reference is not None
         sequences = [self.mismatched[i] for i in chosen]
         budget = self.settings.token_budget
-        policy = np.concatenate(read_all(self.session.model, sequences, summed_logprobs, budget, self.world))
+        policy = np.concatenate(read_all(self.session.network, sequences, summed_logprobs, budget, self.world))
         # The mismatched sequences stand behind all others, one for each unit.
         first = len(self.reference.sequences) - len(self.mismatched)
         reference = self.reference.logprobs([first + i for i in chosen]).double().numpy()

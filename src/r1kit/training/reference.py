@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.models.checkpoint import weights_checksum
-from r1kit.models.loading import LanguageModel
+from r1kit.atomic import write_atomic
+from r1kit.models.checkpoint import CheckpointError, weights_checksum
+from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
 from r1kit.models.marked import MarkedSequence, summed_logprobs
+from r1kit.models.vocabulary import differing_tokens, require_own_tokenizer
+from r1kit.training.beside import compiled
 from r1kit.training.parallel import World
 from r1kit.training.units import read_all
 
@@ -23,7 +27,7 @@ class Reference:
 
     def __init__(
         self,
-        model: LanguageModel | None,
+        model: Any,
         sequences: Sequence[MarkedSequence],
         kept: np.ndarray | None,
         token_budget: int,
@@ -34,17 +38,19 @@ class Reference:
     def make(
         cls,
         how: str,
-        model: LanguageModel,
+        model: Any,
         sequences: Sequence[MarkedSequence],
         token_budget: int,
         directory: Path,
         world: World,
+        native: str = "off",
     ) -> Reference:
-        """`how` is "precomputed" or "on_the_fly", which keeps the model's weights."""
-        model.requires_grad_(False)
+        """`how` is "precomputed" or "on_the_fly", which keeps the model's weights. `native`: run as a stage does that
+        trains compiled, so that policy and reference differ by their weights alone."""
         if how == "on_the_fly":
-            return cls(model, sequences, None, token_budget)
-        return cls(None, sequences, cached_logprobs(model, sequences, token_budget, directory, world), token_budget)
+            return cls(compiled(model, native), sequences, None, token_budget)
+        kept = cached_logprobs(model, sequences, token_budget, directory, world, native)
+        return cls(None, sequences, kept, token_budget)
 
     def logprobs(self, ids: Sequence[int]) -> Tensor:
         """float32 [len(ids)] on the CPU, in nats."""
@@ -54,27 +60,55 @@ class Reference:
         return torch.tensor(np.concatenate(found), dtype=torch.float32)
 
 
+def load_reference(inputs: Mapping[str, Path], dtype: str, device: str = "cpu") -> LanguageModel:
+    """The model a policy is compared with: `inputs["reference_model"]`, or what the policy starts from.
+
+    CheckpointError where it reads other tokens than the policy writes: their log-probs would mean nothing.
+    """
+    policy = inputs["model"]
+    path = inputs.get("reference_model", policy)
+    unlike = differing_tokens(load_tokenizer(policy), load_tokenizer(path)) if path != policy else ""
+    if unlike:
+        raise CheckpointError(
+            f"{path}: the tokenizer of the reference is not that of {policy} ({unlike}): name a reference that was "
+            "made from the same base"
+        )
+    model = load_model(path, dtype=dtype, device=device)
+    require_own_tokenizer(model, load_tokenizer(path))
+    return model
+
+
 def cached_logprobs(
-    model: LanguageModel, sequences: Sequence[MarkedSequence], token_budget: int, directory: Path, world: World
+    model: Any,
+    sequences: Sequence[MarkedSequence],
+    token_budget: int,
+    directory: Path,
+    world: World,
+    native: str = "off",
 ) -> np.ndarray:
     """Summed log-probs of all sequences, float64, from `directory` where they were made of the same content before.
 
-    The file's name is the hash of the model's weights and of the sequences, so nothing stale is ever read.
+    The file's name is the hash of the model's weights, of how it runs and of the sequences, so nothing stale is ever
+    read.
     """
-    digest = hashlib.sha256(weights_checksum(model).encode())
+    digest = hashlib.sha256(f"{weights_checksum(model)} {native}".encode())
     for sequence in sequences:
         digest.update(sequence.token_ids.tobytes() + b"|" + sequence.marks.tobytes() + b";")
     path = directory / f"reference-{digest.hexdigest()[:16]}.json"
-    if world.broadcast(path.is_file() if world.is_main else None, "reference"):
-        return np.array(json.loads(path.read_text()), dtype=np.float64)
-    found = np.concatenate(read_all(model, sequences, summed_logprobs, token_budget, world))
+    if world.broadcast(_kept(path) is not None if world.is_main else None, "reference"):
+        return np.array(_kept(path), dtype=np.float64)
+    network = compiled(model, native)
+    found = np.concatenate(read_all(network, sequences, summed_logprobs, token_budget, world))
     if world.is_main:
-        directory.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        try:
-            temporary.write_text(json.dumps(found.tolist()))
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_atomic(path, json.dumps(found.tolist()))
     world.barrier("reference")
     return found
+
+
+def _kept(path: Path) -> list[float] | None:
+    """None where there is nothing to read; damaged numbers are made again, and come out the same."""
+    try:
+        values: list[float] = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):
+        return None
+    return values

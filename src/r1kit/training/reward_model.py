@@ -33,11 +33,12 @@ from r1kit.models.reward_model import (
     weight_files_sha256,
     write_reward_model,
 )
+from r1kit.models.vocabulary import require_own_tokenizer
 from r1kit.tasks.step_labels import RatedSteps, StepReading
 from r1kit.training.judged_data import Collector, Judged, JudgedData, prompt_of, read_labelled_data, read_pair_data
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Recorder, StageOutcome
-from r1kit.training.reference import Reference
+from r1kit.training.reference import Reference, load_reference
 from r1kit.training.sampling import derived_seed
 from r1kit.training.session import Session
 from r1kit.training.unit_steps import UnitOrder, optimise, train_epochs
@@ -104,7 +105,9 @@ class RewardModelRun:
             keep_checkpoints=settings.keep_checkpoints,
             load=load_model if implicit else load_value_model,
             write=self._write,
+            native=settings.native,
         )
+        require_own_tokenizer(getattr(self.session.model, "trunk", self.session.model), tokenizer)
         self.order = UnitOrder(len(self.units), settings.batch_size, settings.epochs, self.seed)
         self.report: dict[str, Any] = self.session.state.get("report", {})
         recorder.truncate(stage, self.session.last_recorded)
@@ -124,8 +127,8 @@ class RewardModelRun:
     def _refer(self, inputs: Mapping[str, Path], directory: Path, dtype: str) -> None:
         s, path = self.settings, inputs.get("reference_model", inputs["model"])
         sequences = [s for judged in self.all for s in judged.unit]
-        model = load_model(path, dtype=dtype)
-        self.reference = Reference.make(s.reference, model, sequences, s.token_budget, directory, self.world)
+        model = load_reference(inputs, dtype, self.world.device)
+        self.reference = Reference.make(s.reference, model, sequences, s.token_budget, directory, self.world, s.native)
         sha256 = weight_files_sha256(path)
         self.spec = RewardModelSpec(s.method, s.thinking, s.step_separator, s.beta, str(path.resolve()), sha256)
 
@@ -139,7 +142,7 @@ class RewardModelRun:
         units, budget = [self.all[i].unit for i in chosen], self.settings.token_budget
 
         def gradient() -> dict[str, float]:
-            return backward(self.session.model, units, step.read, step.loss, budget, self.world)
+            return backward(self.session.network, units, step.read, step.loss, budget, self.world)
 
         return step.means(optimise(self.session, self.settings, lr_scale, gradient))
 
@@ -157,7 +160,7 @@ class RewardModelRun:
         sequences = [s for judged in step.judged for s in judged.unit]
         per_mark = self.settings.method != "implicit"
         budget = self.settings.token_budget
-        found = read_all(self.session.model, sequences, step.read, budget, self.world, per_mark=per_mark)
+        found = read_all(self.session.network, sequences, step.read, budget, self.world, per_mark=per_mark)
         scores = step.scores(torch.tensor(np.concatenate(found)), range(len(chosen))).numpy()
         result = measured(self.settings.method, scores, step.judged)
         numbers = {f"held_out_{name}": value for name, value in result.numbers().items()}

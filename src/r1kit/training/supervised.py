@@ -12,7 +12,7 @@ Continued training, distillation and the cold start of R1 are this stage with ot
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from r1kit.engines.local import LocalEngine
 from r1kit.models.chat_templates import CHATML_TOKENS, set_chat_template
 from r1kit.models.conversation import CONTEXT, ConversationEncoder
 from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
-from r1kit.models.lora import LoRAModel, plain_model
+from r1kit.models.lora import adapters, plain_model
 from r1kit.models.positions import set_positions
 from r1kit.models.vocabulary import add_tokens, fit_vocabulary, set_end_of_turn, untrained_tokens
 from r1kit.tasks import Task
@@ -105,7 +105,7 @@ class SFTRun:
             self.tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
-            adapt=adapters(settings, derived_seed(seed, stage, "lora")) if settings.lora else None,
+            adapt=adapters(settings.lora, derived_seed(seed, stage, "lora")),
             native="off" if python_only(settings) else settings.native,
         )
         self.tokenizer.eos_token = self.encoder.end
@@ -272,11 +272,6 @@ class SFTRun:
             eval=self.held_out.last,
             metrics=metrics,
         )
-
-
-def adapters(settings: Any, seed: int) -> Callable[[LanguageModel], LoRAModel]:
-    """What puts the recipe's low-rank adapters on a model."""
-    return lambda model: LoRAModel(model, rank=settings.lora.rank, alpha=settings.lora.alpha, seed=seed)
 
 
 def python_only(settings: Any) -> str:

@@ -101,6 +101,6 @@ def optimise(
     names = sorted({name for part in session.world.gather(sorted(sums), "names of metrics") for name in part})
     session.reduce_gradients()
     norm = session.flat.clip_grad_(settings.grad_clip)
-    session.optimizer.step_(lr_scale)
+    session.step_(lr_scale)
     totals = session.world.sum([sums.get(name, 0.0) for name in names], "metrics")
     return {**dict(zip(names, totals, strict=True)), "grad_norm": norm}
