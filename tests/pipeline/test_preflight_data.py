@@ -13,8 +13,11 @@ from typing import Any
 
 import pytest
 
-from r1kit.config import parse_recipe
+from r1kit.config import ModelSettings, parse_recipe
 from r1kit.config.machine import resolve
+from r1kit.models.lora import LoRAModel
+from r1kit.models.tiny import make_tiny
+from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.pipeline.lengths import root_model
 from r1kit.pipeline.plan import Shape, plan_stages
 from r1kit.pipeline.preflight_data import data_checks
@@ -101,3 +104,27 @@ def test_training_on_judged_responses_is_in_the_memory_plan(kind: str) -> None:
     implicit = ", method: implicit" if kind == "reward_model" else ""
     assert memory("token_budget: 8192") < memory("token_budget: 65536")
     assert memory(f"reference: precomputed{implicit}") < memory(f"reference: on_the_fly{implicit}")
+    if kind == "preference":
+        lora, live = "lora: {rank: 4}", "reference: on_the_fly"
+        assert memory(lora) < memory("epochs: 1")
+        assert memory(f"{lora}, {live}") == memory(lora), "the reference is the model under the adapters"
+        assert memory(f"{lora}, {live}, reference_model: m") > memory(lora)
+
+
+def test_adapters_take_the_memory_of_adapters() -> None:
+    """Counted as they are made, and much less than training all weights of a model where it matters."""
+    sizes = ModelSettings(heads=4, kv_heads=2, head_dim=16, hidden=32, intermediate=48, layers=3)
+    made = LoRAModel(make_tiny(sizes, build_tiny_tokenizer(), seed=0), rank=5, alpha=1.0)
+    assert Shape.of_settings(sizes).adapter_parameters(5) == sum(p.numel() for p in made.parameters())
+    large = Shape(151936, 3584, 28, 28, 4, 128, 18944, False)
+    assert large.trained_bytes(bf16=True, rank=16) < 0.4 * large.trained_bytes(bf16=True)
+
+
+def test_the_candidates_of_a_merge_are_in_the_memory_plan() -> None:
+    def memory(settings: str) -> int:
+        merged = f"{{kind: merge, models: ['${{base}}', m], {settings}}}"
+        text = f"name: x\ntask: countdown\nstages:\n  base: {{kind: pretrain}}\n  merged: {merged}\n"
+        return {p.name: p.memory_bytes for p in plan_stages(resolve(parse_recipe(text, "recipe.yaml")))}["merged"]
+
+    grid = "grid: {weights: [[1, 2]]}"
+    assert memory("weights: [1, 2]") < memory(grid) < memory(f"{grid}, evaluate: {{slots: 512}}")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.graph import edge_part, main_model, stage_inputs, stage_order, stage_paths
+from r1kit.config.merge import MergeSettings
 from r1kit.config.parts import ModelSettings
 from r1kit.config.preference import PreferenceSettings
 from r1kit.config.reward_model import RewardModelSettings
@@ -83,21 +84,38 @@ class Shape:
     def parameters(self) -> int:
         return self.matmul_parameters + (0 if self.tied else self.vocabulary * self.hidden)
 
-    def training_bytes(self, token_budget: int, *, bf16: bool, reference: bool) -> int:
-        """Weights, gradient and optimiser in float32, a bf16 copy, activations of one micro-batch."""
-        weights = self.parameters * (4 + 4 + 8 + (4 if bf16 else 0) + (4 if reference else 0))
+    def trained_bytes(self, *, bf16: bool, rank: int | None = None) -> int:
+        """Weights, gradient and optimiser in float32, and a bf16 copy; with adapters of `rank` theirs, and beside the
+        model its matrices as they were and as a forward pass sums them."""
+        if rank is None:
+            return self.parameters * (4 + 4 + 8 + (4 if bf16 else 0))
+        matrices = self.matmul_parameters - self.vocabulary * self.hidden
+        adapters = self.adapter_parameters(rank) * (16 + (4 if bf16 else 0))
+        return (self.parameters + 2 * matrices) * (2 if bf16 else 4) + adapters
+
+    def adapter_parameters(self, rank: int) -> int:
+        """Both factors of each matrix of the layers: query, key and value in one; output; gate and up in one; down."""
+        queries, keys = self.head_dim * self.heads, self.head_dim * self.kv_heads
+        sides = 4 * self.hidden + (queries + 2 * keys) + queries + 3 * self.intermediate
+        return self.layers * rank * sides
+
+    def training_bytes(self, token_budget: int, *, bf16: bool, reference: bool, rank: int | None = None) -> int:
+        """What is trained, activations of one micro-batch, a reference: under adapters it takes nothing."""
+        weights = self.trained_bytes(bf16=bf16, rank=rank) + self.parameters * (4 if reference and rank is None else 0)
         width = 8 * self.hidden + 4 * self.head_dim * (self.heads + self.kv_heads) + 4 * self.intermediate
         activations = token_budget * (self.layers * width + 3 * self.vocabulary) * (2 if bf16 else 4)
         return weights + activations
 
-    def chunked_training_bytes(self, token_budget: int, *, bf16: bool, recompute: bool) -> int:
+    def chunked_training_bytes(
+        self, token_budget: int, *, bf16: bool, recompute: bool, rank: int | None = None
+    ) -> int:
         """The same where only learned tokens meet the head, a chunk of logits at a time; with `recompute` one layer's
         activations and the inputs of the others."""
         width = 8 * self.hidden + 4 * self.head_dim * (self.heads + self.kv_heads) + 4 * self.intermediate
         kept = self.layers * self.hidden + width if recompute else self.layers * width
         logits = 2 * max(256, (1 << 18) // self.vocabulary) * self.vocabulary * 4
         activations = token_budget * (kept + 3 * self.hidden) * (2 if bf16 else 4)
-        return self.training_bytes(0, bf16=bf16, reference=False) + activations + logits
+        return self.trained_bytes(bf16=bf16, rank=rank) + activations + logits
 
     def decoding_bytes(self, slots: int, length: int, *, bf16: bool) -> int:
         """Weights and the key/value cache of `slots` responses of `length` tokens."""
@@ -158,18 +176,17 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
         memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=False)
         train = 3 * work * stage.tokens
     elif isinstance(stage, SFTSettings):
-        memory += shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=stage.recompute)
+        memory += shape.chunked_training_bytes(
+            stage.token_budget, bf16=bf16, recompute=stage.recompute, rank=stage.lora.rank if stage.lora else None
+        )
     elif isinstance(stage, PreferenceSettings | RewardModelSettings):
-        memory += shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=False)
-        refers = isinstance(stage, RewardModelSettings) or stage.needs_reference
-        # A reference whose log-probs are made once is gone before the first step.
-        if refers and stage.reference == "on_the_fly":
-            memory += shape.parameters * (2 if bf16 else 4)
+        memory += _judged_bytes(stage, shape, bf16=bf16)
     elif isinstance(stage, RLSettings):
         # A schedule that raises the cap raises what has to fit; the work is that of its dearest phase.
         phases = [settings for _, settings in phases_of(stage)]
         reference = any(phase.algorithm.kl_coef > 0 for phase in phases)
-        memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference)
+        rank = stage.lora.rank if stage.lora else None
+        memory += shape.training_bytes(stage.token_budget, bf16=bf16, reference=reference, rank=rank)
         memory += shape.parameters * _beside_policy(stage)
         cap = max(phase.sampling.max_tokens for phase in phases)
         memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + cap, bf16=bf16)
@@ -178,10 +195,29 @@ def _plan(name: str, stage: object, shape: Shape, processes: int, *, bf16: bool)
         train, decode = 3 * work * tokens, work * tokens * OVERSAMPLING
     elif isinstance(stage, GenerateSettings):
         memory += shape.decoding_bytes(stage.engine.slots, PROMPT_TOKENS + stage.sampling.max_tokens, bf16=bf16)
+    elif isinstance(stage, MergeSettings) and stage.grid:
+        # A merge itself holds a tensor of each model.
+        measured = stage.evaluate
+        memory += shape.decoding_bytes(measured.slots, PROMPT_TOKENS + measured.max_tokens, bf16=bf16)
     elif isinstance(stage, EvaluateSettings):
         memory += shape.decoding_bytes(stage.slots, PROMPT_TOKENS + stage.max_tokens, bf16=bf16)
         decode = work * stage.problems * stage.samples * stage.max_tokens * RESPONSE_SHARE
     return StagePlan(name, memory * processes, train, decode)
+
+
+def _judged_bytes(stage: PreferenceSettings | RewardModelSettings, shape: Shape, *, bf16: bool) -> int:
+    """What is trained and its reference, which takes nothing where it is the model under the adapters."""
+    lora = stage.lora if isinstance(stage, PreferenceSettings) else None
+    rank = lora.rank if lora else None
+    training = shape.chunked_training_bytes(stage.token_budget, bf16=bf16, recompute=False, rank=rank)
+    refers = stage.needs_reference if isinstance(stage, PreferenceSettings) else stage.method == "implicit"
+    if not refers or (lora and stage.reference_model is None):
+        return training
+    reference = shape.parameters * (2 if bf16 else 4)
+    if stage.reference == "on_the_fly":
+        return training + reference
+    # Log-probs that are made once are made before there are activations, and the reference is gone then.
+    return max(training, shape.trained_bytes(bf16=bf16, rank=rank) + reference)
 
 
 def _beside_policy(stage: RLSettings) -> int:
