@@ -1,7 +1,8 @@
-"""A stage with everything on that a checkpoint has to bring back, run in a forked child that kills itself at a moment.
+"""Stages with everything on that a checkpoint has to bring back, run in a forked child that kills itself at a moment.
 
 `python -m tests.training.sigkill BASE DIRECTORY=MOMENT,MOMENT...`: a MOMENT is phase:count, the count-th call inside
 that phase of the attempt; after the last one the stage runs to its end. One import serves all attempts and directories.
+The stage here is `rl`; sigkill_stages.py has the others.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -46,7 +49,15 @@ SETTINGS: dict[str, Any] = {
     ],
     "alarms": {"no_useful_group": {"action": "rollback"}, "rollback": {"limit": 1}},
 }
-PHASES = ("sampling", "verifying", "backward", "writing")
+Targets = Mapping[str, Sequence[tuple[Any, str]]]
+# What is called in each phase.
+TARGETS: Targets = {
+    "sampling": [(LocalEngine, "_advance")],
+    "verifying": [(Countdown, "verify")],
+    "backward": [(torch.Tensor, "backward")],
+    "writing": [(checkpoints, "flush"), (rollback, "flush")],
+}
+PHASES = tuple(TARGETS)
 SICK = 5  # the step in which nothing is rewarded: the stage rolls back once, then pauses once
 
 
@@ -103,35 +114,37 @@ def counting(real: Callable[..., Any], count: int) -> Callable[..., Any]:
     return call
 
 
-def arm(moment: str) -> None:
-    """Patch what is called in the phase of the moment (in a child that will not come back)."""
+def arm(moment: str, targets: Targets) -> None:
+    """Patch what is called in the phase of the moment (in a child that will not come back).
+
+    anywhere:count is that many milliseconds of its own time: a timer whose signal ends a process as SIGKILL does.
+    """
     phase, _, count = moment.partition(":")
-    targets: dict[str, list[tuple[Any, str]]] = {
-        "sampling": [(LocalEngine, "_advance")],
-        "verifying": [(Countdown, "verify")],
-        "backward": [(torch.Tensor, "backward")],
-        "writing": [(checkpoints, "flush"), (rollback, "flush")],
-    }
+    if phase == "anywhere":
+        signal.setitimer(signal.ITIMER_VIRTUAL, int(count) / 1000)
+        return
     (first, name), *others = targets[phase]
     deadly = counting(getattr(first, name), int(count))
     for owner in (first, *(owner for owner, _ in others)):
         setattr(owner, name, deadly)
 
 
-def attempt(base: Path, directory: Path, moment: str | None) -> bool:
+def attempt(run: Callable[[], None], targets: Targets, moment: str | None) -> bool:
     """Fork, run, and say whether the child was killed."""
     child = os.fork()
     if child == 0:
         if moment:
-            arm(moment)
+            arm(moment, targets)
         code = 1
         try:
-            train(base, directory)
+            run()
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(code)
     _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGVTALRM)
     assert killed or status == 0, f"the child of moment {moment} failed with status {status}"
     return killed
 
@@ -141,8 +154,9 @@ def main() -> None:
     base = Path(sys.argv[1])
     for text in sys.argv[2:]:
         directory, _, moments = text.partition("=")
-        print(sum(attempt(base, Path(directory), moment) for moment in moments.split(",") if moment))
-        attempt(base, Path(directory), None)
+        run = partial(train, base, Path(directory))
+        print(sum(attempt(run, TARGETS, moment) for moment in moments.split(",") if moment))
+        attempt(run, TARGETS, None)
 
 
 if __name__ == "__main__":
