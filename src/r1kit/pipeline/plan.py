@@ -106,9 +106,7 @@ class Shape:
         activations = token_budget * (self.layers * width + 3 * self.vocabulary) * (2 if bf16 else 4)
         return weights + activations
 
-    def chunked_training_bytes(
-        self, token_budget: int, *, bf16: bool, recompute: bool, rank: int | None = None
-    ) -> int:
+    def chunked_training_bytes(self, token_budget: int, *, bf16: bool, recompute: bool, rank: int | None = None) -> int:
         """The same where only learned tokens meet the head, a chunk of logits at a time; with `recompute` one layer's
         activations and the inputs of the others."""
         width = 8 * self.hidden + 4 * self.head_dim * (self.heads + self.kv_heads) + 4 * self.intermediate
