@@ -23,7 +23,7 @@ VERBS = ("run", "check", "eval", "sample", "report", "doctor", "export", "verify
 def r1kit(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     """The command in a process of its own, as a shell would run it."""
     return subprocess.run(
-        [sys.executable, "-c", "from r1kit.cli import main; main()", *arguments],
+        [sys.executable, "-m", "r1kit", *arguments],
         capture_output=True,
         text=True,
         cwd=cwd,
