@@ -20,11 +20,13 @@ from r1kit.training.packing import SEGMENT_COST_TOKENS, balanced_shards, plan
 LENGTHS = st.lists(st.integers(1, 60), max_size=40)
 
 
-@given(LENGTHS, st.integers(60, 300), st.booleans())
+@given(LENGTHS, st.integers(60, 300), st.booleans(), st.booleans())
 def test_every_sequence_stands_in_one_segment_within_the_budget(
-    lengths: list[int], budget: int, best_fit: bool
+    lengths: list[int], budget: int, best_fit: bool, apart: bool
 ) -> None:
-    micros = plan(lengths, budget, best_fit=best_fit)
+    micros = plan(lengths, budget, best_fit=best_fit, apart=apart)
+    if apart:
+        assert sum(micro.tokens for micro in micros) == sum(lengths)
     seen: Counter[int] = Counter()
     for micro in micros:
         assert 0 < micro.tokens <= budget

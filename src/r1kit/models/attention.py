@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -116,4 +117,4 @@ def packed_attention(segments: Sequence[Segment]) -> PackedAttention:
 
 def positions(segments: Sequence[Segment]) -> Tensor:
     """Position of every token within its own sequence, int64 [T]."""
-    return torch.cat([torch.arange(s.length).repeat(s.rows) for s in segments])
+    return torch.from_numpy(np.concatenate([np.tile(np.arange(s.length), s.rows) for s in segments]))

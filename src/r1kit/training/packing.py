@@ -49,12 +49,12 @@ class MicroBatch:
         return torch.from_numpy(self.fill(arrays, padding))
 
 
-def plan(lengths: Sequence[int], token_budget: int, *, best_fit: bool = False) -> list[MicroBatch]:
+def plan(lengths: Sequence[int], token_budget: int, *, best_fit: bool = False, apart: bool = False) -> list[MicroBatch]:
     """Micro-batches of at most `token_budget` tokens, padding included; the longest sequences first.
 
     A segment goes into the newest micro-batch where it fits, else into a new one; with `best_fit` into the fullest of
-    all in which it fits: fewer micro-batches where lengths differ much. Raises ValueError where one sequence alone is
-    over the budget.
+    all in which it fits: fewer micro-batches where lengths differ much. With `apart` every sequence
+    is a segment of its own: nothing is padded. Raises ValueError where one sequence alone is over the budget.
     """
     if not len(lengths):
         return []
@@ -66,7 +66,8 @@ def plan(lengths: Sequence[int], token_budget: int, *, best_fit: bool = False) -
             f"{longest} or lower the length cap"
         )
     batches: list[MicroBatch] = []
-    for start, end in _cuts(np.array([lengths[i] for i in order]), token_budget):
+    singles = [(i, i + 1) for i in range(len(order))]
+    for start, end in singles if apart else _cuts(np.array([lengths[i] for i in order]), token_budget):
         segment = Segment(end - start, int(lengths[order[start]]))
         looked_at = range(len(batches)) if best_fit else range(len(batches))[-1:]
         fitting = [i for i in looked_at if batches[i].tokens + segment.tokens <= token_budget]

@@ -18,6 +18,7 @@ from torch import Tensor
 from r1kit.algorithms.token_accuracy import correct_tokens
 from r1kit.models.attention import packed_attention, positions
 from r1kit.models.native.head import token_logprobs
+from r1kit.models.native.training import NativePass
 from r1kit.training.neftune import EmbeddingNoise
 from r1kit.training.packing import MicroBatch, balanced_shards, plan
 from r1kit.training.session import Session
@@ -90,7 +91,7 @@ def backward(
     total = _denominator(batch)
     mine = _shard(session, batch)
     loss_sum, correct = 0.0, 0.0
-    for micro in plan([len(s) for s in mine], token_budget, best_fit=best_fit):
+    for micro in plan([len(s) for s in mine], token_budget, best_fit=best_fit, apart=_apart(session)):
         if noise is not None:
             noise.set_batch(micro, [len(s) for s in mine], [s.key for s in mine])
         hidden, targets, weights = _predict(session, micro, mine)
@@ -113,7 +114,7 @@ def evaluate_tokens(session: Session, batch: Sequence[TokenSequence], token_budg
     sums = [0.0, 0.0]
     for start in range(0, len(mine), PLANNED):
         part = mine[start : start + PLANNED]
-        for micro in plan([len(s) for s in part], token_budget, best_fit=True):
+        for micro in plan([len(s) for s in part], token_budget, best_fit=True, apart=_apart(session)):
             hidden, targets, weights = _predict(session, micro, part)
             logprobs, _ = token_logprobs(session.network, hidden, targets)
             sums[0] -= float((logprobs * weights).sum()) / total
@@ -134,7 +135,14 @@ def _predict(session: Session, micro: MicroBatch, sequences: Sequence[TokenSeque
     learned = weights.nonzero().squeeze(1).to(device)
     weights = weights.to(device)
     hidden = session.network(inputs, positions(micro.segments).to(device), packed_attention(micro.segments))
-    return hidden[learned], targets[learned], weights[learned]
+    if len(learned) == len(weights):
+        return hidden, targets, weights
+    return hidden.index_select(0, learned), targets[learned], weights[learned]
+
+
+def _apart(session: Session) -> bool:
+    """Whether segments cost nothing: the compiled pass goes from sequence to sequence in any case."""
+    return isinstance(session.network, NativePass)
 
 
 def _denominator(batch: Sequence[TokenSequence]) -> float:
