@@ -51,7 +51,7 @@ class Cut:
 
 def preset_settings(name: str, **changes: Any) -> RLSettings:
     """A preset or one of VARIATIONS. A critic has one minibatch: which responses share one depends on their order."""
-    algorithm = dict(VARIATIONS.get(name) or {"preset": name})
+    algorithm = dict(VARIATIONS.get(name) or {"preset": name.split()[0]})
     if name == "ppo_orz":
         algorithm["critic"] = {"minibatches": 1}
     return rl_settings(**{"algorithm": algorithm, "samples_per_problem": 3, **changes})
@@ -61,19 +61,21 @@ def opened(name: str, base: Path, world: World, **changes: Any) -> tuple[Session
     """Session and roles at `base`, the roles moved away from where they start, as they are after some steps."""
     settings = preset_settings(name, **changes)
     session = Session(
-        Path("no-such-directory"), world, settings.optimizer, lambda: load_model(base), load_tokenizer(base),
+        Path("no-such-directory"), world, settings.optimizer, lambda: load_model(base, device=world.device),
+        load_tokenizer(base),
         dtype="float32", keep_checkpoints=1, native=settings.native,
     )  # fmt: skip
     roles = Roles.open([settings], base, session, "float32")
     generator = torch.Generator().manual_seed(3)
     for role in (roles.critic, roles.process):
         if role is not None:
-            role.flat.master.add_(0.1 * torch.randn(role.flat.master.shape, generator=generator))
+            noise = 0.1 * torch.randn(role.flat.master.shape, generator=generator)
+            role.flat.master.add_(noise.to(world.device))
             role.flat.publish()
     if roles.reference is not None:
         with torch.no_grad():
             for parameter in roles.reference.parameters():
-                parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+                parameter.add_((0.05 * torch.randn(parameter.shape, generator=generator)).to(world.device))
     return session, roles, settings
 
 
@@ -91,7 +93,7 @@ def preset_gradients(world: World, name: str, base: Path, cut: Cut, native: str 
     found = {"policy": session.flat.grad}
     found |= {role: getattr(roles, role).flat.grad for role in ("critic", "process") if getattr(roles, role)}
     steady = {key: value for key, value in metrics.items() if key != "padding"}
-    return {**{k: v.numpy() for k, v in found.items()}, "metrics": np.array([steady[key] for key in sorted(steady)])}
+    return {**{k: v.cpu().numpy() for k, v in found.items()}, "metrics": np.array([steady[key] for key in sorted(steady)])}
 
 
 class ThreadWorld(World):

@@ -19,12 +19,13 @@ from unittest.mock import patch
 import numpy as np
 import torch
 
+from r1kit.config.presets import PRESETS
 from r1kit.training import rl
 from r1kit.training.parallel import PeerError, World
 
 from .helpers import UPDATE_CASES, muon_steps, token_stepped, updated
 from .judged import preference_step
-from .preset_updates import Cut, preset_gradients
+from .preset_updates import VARIATIONS, Cut, preset_gradients
 from .stage import ListRecorder, even_tokens, open_stage, write_base
 
 Arrays = dict[str, np.ndarray]
@@ -88,12 +89,11 @@ def update(world: World) -> Arrays:
     return {f"{case}/{k}": v for case in UPDATE_CASES for k, v in updated(world, UPDATE_CASES[case]).items()}
 
 
-# Presets whose update waits for other ranks in its own ways: at scores, at the critic's gradients, at the PRM's.
-REAL_RANK_PRESETS = ("dapo", "vapo", "prime")
+REAL_RANK_PRESETS = (*PRESETS, *VARIATIONS)
 
 
 def presets(world: World) -> Arrays:
-    """One update of a few presets in two micro-batches for each rank; threads do the rest (test_presets.py)."""
+    """One update of every preset in two micro-batches for each rank; threads do the other cuts (test_presets.py)."""
     with tempfile.TemporaryDirectory() as folder:
         base = write_base(Path(folder) / "base")
         return {

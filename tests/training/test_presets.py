@@ -73,6 +73,12 @@ def test_two_processes_make_the_same_step_as_one(name: str, base: Path, two_rank
         assert_same(got, whole, f"{name}, rank {rank}")
 
 
+@pytest.mark.parametrize("cut", [Cut(ranks=2, parts=2), Cut(parts=4, segment_cost=0), Cut(ranks=2, parts=4)])
+def test_the_twelve_minibatches_of_a_critic_are_those_of_the_whole_step(cut: Cut, base: Path) -> None:
+    """ORZ's own setting. In one order of the responses; which of them share a minibatch depends on that."""
+    check("ppo_orz with its twelve minibatches", base, [cut])
+
+
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
 @pytest.mark.parametrize("name", ["grpo", "vapo", "prime", "reinforce_pp", "shared critic"])
 def test_compiled_roles_give_what_pytorch_gives(name: str, base: Path) -> None:
