@@ -87,6 +87,25 @@ def test_a_length_penalty_of_the_wrong_sign_is_found() -> None:
     assert "a right response of 60 tokens earns 0, one of 240 earns 1" in found["rl: sign of overlong"]
 
 
+@pytest.mark.parametrize("unit", ["words", "tokens"])
+def test_a_penalty_on_repetition_pays_less_for_more(unit: str) -> None:
+    def found(weight: float) -> list[tuple[bool, str]]:
+        reward = {"parts": {"accuracy": 1.0, "repetition": {"weight": weight, "unit": unit}}}
+        return [(ok, text) for name, ok, text in sign_checks("rl", rl(reward=reward)) if "repetition" in name]
+
+    assert found(1.0) == [(True, "a response that repeats nothing earns 0, one word 12 times earns -0.9")]
+    assert found(-1.0) == [(False, "a response that repeats nothing earns 0, one word 12 times earns 0.9")]
+    assert found(0.0) == []  # it is watched, and pulls nowhere
+
+
+def test_a_weight_that_turns_in_a_later_phase_is_looked_at() -> None:
+    phases = [{"until": {"step": 5}}, {"ramp": {"reward.weights.overlong": {"end": -1.0, "steps": 9}}}]
+    found = {
+        (name, ok) for name, ok, _ in sign_checks("rl", rl(reward={"kind": "dapo"}, schedule=phases)) if "over" in name
+    }
+    assert found == {("rl: sign of overlong", True), ("rl: sign of overlong", False)}
+
+
 def test_a_penalty_of_a_later_phase_is_looked_at() -> None:
     phases = [{"until": {"step": 5}}, {"set": {"algorithm.kl_coef": 0.1}}]
     assert "rl: sign of the KL penalty" in [name for name, _, _ in sign_checks("rl", rl(schedule=phases))]

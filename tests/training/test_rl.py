@@ -159,6 +159,26 @@ def test_a_schedule_changes_what_is_sampled_and_not_what_waits(base: Path, tmp_p
     assert rows[1]["ratio"] == pytest.approx(1.0, abs=0.2)
 
 
+def test_a_stage_says_first_what_it_is(base: Path, tmp_path: Path) -> None:
+    """The preset in full, what is paid, what is done about engine and trainer, and the phase: before any step."""
+
+    class Told(ListRecorder):
+        def note(self, stage: str, text: str) -> None:
+            notes.append((text, len(self.rows)))
+
+    notes: list[tuple[str, int]] = []
+    schedule = [{"name": "short", "until": {"step": 1}}, {"set": {"sampling.temperature": 0.9}}]
+    changes = {"algorithm": {"preset": "dapo"}, "schedule": schedule, "evaluate": {"every": 0}}
+    train(base, tmp_path, Told(), **changes)
+    assert [text for text, rows in notes if not rows][:4] == [
+        stage_settings(**changes).algorithm.described(),
+        "reward: 1 x accuracy + 0.1 x format",
+        "mismatch correction: off (auto: the engine has the trainer's weights, and both multiply in float32)",
+        "phase 1 (short) of 2: as the stage has it",
+    ]
+    assert notes[0][0].startswith("algorithm (DAPO, arXiv:2503.14476): {preset: dapo, baseline: group, ")
+
+
 def test_a_stage_stopped_in_a_ramp_equals_the_one_left_alone(base: Path, tmp_path: Path) -> None:
     """Cap and temperature of every step, and so all that is sampled; the KL comes in, so there is a reference."""
     ramp = {

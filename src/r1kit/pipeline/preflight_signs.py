@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config.parts import OptimizerSettings
+from r1kit.config.reward_parts import PartSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.schedules import phases_of
 
@@ -34,6 +35,7 @@ def sign_checks(name: str, stage: RLSettings) -> Iterator[Finding]:
     if stage.algorithm.entropy.coef or stage.algorithm.entropy.target:
         yield _entropy(name, stage)
     yield from _lengths(name, stage)
+    yield from _repetition(name, stage)
 
 
 def _reward(name: str, stage: RLSettings) -> Finding:
@@ -75,26 +77,56 @@ def _entropy(name: str, stage: RLSettings) -> Finding:
     )
 
 
-def _lengths(name: str, stage: RLSettings) -> Iterator[Finding]:
-    """Of two equally right responses the one at the cap may never earn more by a part about length."""
+def _paid(stage: RLSettings) -> Iterator[tuple[str, PartSettings, RLSettings]]:
+    """(name, part, settings of the stage) of every part that is paid in some phase; once more where its sign turns."""
+    seen: set[tuple[str, bool]] = set()
+    for _, settings in phases_of(stage):
+        for name, part in settings.reward.resolved().items():
+            if part.weight and (name, part.weight > 0) not in seen:
+                seen.add((name, part.weight > 0))
+                yield name, part, settings
+
+
+def _earned(stage: RLSettings, name: str, part: PartSettings, lengths: Sequence[int], text: str = "") -> list[float]:
+    """What one part pays right responses of so many tokens in one group; `text`: of the last, all one word or none."""
     from r1kit.records import Problem
     from r1kit.rewards import Reward
 
-    cap = stage.sampling.max_tokens
-    for part, settings in stage.reward.resolved().items():
+    rollouts = [_right_response(length) for length in lengths]
+    if text:
+        rollouts[-1] = replace(rollouts[-1], token_ids=0 * rollouts[-1].token_ids, text=f"{text} " * lengths[-1])
+    problem = Problem("toy", _prompt(), "toy", {}, metadata={"target_tokens": lengths[0]})
+    first, _ = part.window(stage.steps)
+    rows = Reward({name: part}, steps=stage.steps)(problem, rollouts, max_tokens=stage.sampling.max_tokens, step=first)
+    return [sum(row.values()) for row in rows]
+
+
+def _lengths(name: str, stage: RLSettings) -> Iterator[Finding]:
+    """Of two equally right responses the one at the cap may never earn more by a part about length."""
+    for part, settings, phase in _paid(stage):
+        cap = phase.sampling.max_tokens
         length = getattr(settings, "target", None) or max(1, cap // 4)
-        if settings.part not in LENGTHS or not settings.weight or length >= cap:
+        if settings.part not in LENGTHS or length >= cap:
             continue
-        rollouts = [_right_response(length), _right_response(cap)]
-        problem = Problem("toy", _prompt(), "toy", {}, metadata={"target_tokens": length})
-        first, _ = settings.window(stage.steps)
-        rows = Reward({part: settings}, steps=stage.steps)(problem, rollouts, max_tokens=cap, step=first)
-        short, long = (sum(row.values()) for row in rows)
+        short, long = _earned(phase, part, settings, (length, cap))
         yield (
             f"{name}: sign of {part}",
             long < short,
             f"a right response of {length} tokens earns {short:g}, one of {cap} earns {long:g}",
         )
+
+
+def _repetition(name: str, stage: RLSettings) -> Iterator[Finding]:
+    """Of two responses the one that says one thing again and again may never earn more by a part about repetition."""
+    for part, settings, phase in _paid(stage):
+        if settings.part == "repetition":
+            length = 4 * getattr(settings, "ngram", 1)
+            varied, same = _earned(phase, part, settings, (length, length), text="again")
+            yield (
+                f"{name}: sign of {part}",
+                same < varied,
+                f"a response that repeats nothing earns {varied:g}, one word {length} times earns {same:g}",
+            )
 
 
 def _prompt() -> tuple[Any, ...]:
@@ -111,7 +143,7 @@ def _right_response(length: int) -> Any:
     sampled = np.arange(length + 1) > 0
     right = Verdict.scored(1, "correct")
     rollout = Rollout(
-        "toy", 0, 1, np.zeros(length + 1), sampled, np.zeros(length + 1), np.where(sampled, 0, -1), sampled, "stopped"
+        "toy", 0, 1, np.arange(length + 1), sampled, np.zeros(length + 1), np.where(sampled, 0, -1), sampled, "stopped"
     )
     return rollout.scored({"accuracy": right, "format": right}, {})
 
