@@ -192,22 +192,19 @@ class Muon:
                 target.copy_(ortho.t() if rows > columns else ortho).mul_(scale)
         self.world.all_reduce_(self.update, "muon")
         if s.weight_decay:
-            self._shrink(1.0 - s.lr * lr_scale * s.weight_decay)
+            weights = flat.named_views(flat.master)
+            for name in self.matrices:
+                weights[name].mul_(1.0 - s.lr * lr_scale * s.weight_decay)
         flat.master.add_(self.update, alpha=-s.lr * lr_scale)
         others = flat.master[self.other]
         self.adam.step_(others, grad[self.other], (s.adam_lr or s.lr) * lr_scale)
         flat.master[self.other] = others
         flat.publish()
 
-    def _shrink(self, factor: float) -> None:
-        weights = self.flat.named_views(self.flat.master)
-        for name in self.matrices:
-            weights[name].mul_(factor)
-
     def _by_shape(self) -> Iterator[list[_MatrixPart]]:
         """This rank's parts, those of one wide shape together, so that each iteration is one batched product."""
         groups: dict[tuple[int, ...], list[_MatrixPart]] = {}
-        shapes = {name: view.shape for name, view in self.flat.named_views(self.update).items()}
+        shapes = {name: view.shape for name, view in self.flat.named_views(self.flat.master).items()}
         for part in self.parts:
             rows, columns = part.end - part.start, shapes[part.name][1]
             groups.setdefault((min(rows, columns), max(rows, columns)), []).append(part)

@@ -45,7 +45,8 @@ def _library() -> ctypes.CDLL:
     loaded.muon_room.argtypes, loaded.muon_room.restype = [half, pieces, count], ctypes.c_int64
     loaded.muon.argtypes = [half, pieces, count, ctypes.POINTER(_Step), *(pointer,) * 5]
     loaded.adam.argtypes = [ctypes.POINTER(_Adam), pointer, count, *(pointer,) * 4]
-    loaded.muon.restype = loaded.adam.restype = None
+    loaded.muon_steps.argtypes = [half, pieces, count, ctypes.POINTER(_Step), pointer, pointer]
+    loaded.muon.restype = loaded.muon_steps.restype = loaded.adam.restype = None
     return loaded
 
 
@@ -72,6 +73,9 @@ class NativeMuon(Muon):
         super().__init__(flat, settings, world, getattr(torch, precision))
         check_precision(precision)
         self._half = int(precision == "bfloat16")
+        if self._half:
+            # Two numbers a word. Only one rank's are not 0, so that their sum as integers is theirs bit for bit.
+            self.update = torch.zeros(-(-len(flat.master) // 2), dtype=torch.int32)
         self.adam = NativeAdamW(_stretches(self.other), settings.betas, 0.0, settings.eps)
         mine = {part for parts in self._by_shape() for part in parts}
         views = flat.named_views(flat.master)
@@ -85,28 +89,18 @@ class NativeMuon(Muon):
         self._room = memory.buffer(_library().muon_room(self._half, self._pieces, len(pieces)))
 
     def step_(self, lr_scale: float) -> None:
-        s, flat = self.settings, self.flat
+        s, flat, alone = self.settings, self.flat, self.world.size == 1
         lr = s.lr * lr_scale
-        decay = 1.0 - lr * s.weight_decay
-        alone = self.world.size == 1
+        step = _Step(s.momentum, lr, 1.0 - lr * s.weight_decay)
+        arguments = (self._half, self._pieces, len(self._pieces), step)
         if not alone:
             self.update.zero_()
-        _library().muon(
-            self._half,
-            self._pieces,
-            len(self._pieces),
-            _Step(s.momentum, lr, decay),
-            flat.grad.data_ptr(),
-            self.momentum.data_ptr(),
-            None if alone else self.update.data_ptr(),
-            flat.master.data_ptr(),
-            self._room.data_ptr(),
-        )
+        found = None if alone else self.update.data_ptr()
+        addresses = (flat.grad.data_ptr(), self.momentum.data_ptr(), found, flat.master.data_ptr())
+        _library().muon(*arguments, *addresses, self._room.data_ptr())
         if not alone:
             self.world.all_reduce_(self.update, "muon")
-            if s.weight_decay:
-                self._shrink(decay)
-            flat.master.add_(self.update, alpha=-lr)
+            _library().muon_steps(*arguments, found, flat.master.data_ptr())
         self.adam.step_(flat.master, flat.grad, (s.adam_lr or s.lr) * lr_scale)
         flat.publish()
 

@@ -102,7 +102,7 @@ static void orthogonalise(const MuonRoom<E>& r) {
   }
 }
 
-// Momentum of one matrix, and its update [rows, columns] of rows `ld` apart; where the matrix is tall, r.x is turned.
+// Momentum of one matrix, and its update before it is scaled: [rows, columns], rows `ld` apart. Every number is one of E.
 template <class E>
 static const float* update_of(const MuonRoom<E>& r, const Piece& p, const float* grad, float* momentum, float left,
                               int64_t& ld) {
@@ -123,15 +123,33 @@ static const float* update_of(const MuonRoom<E>& r, const Piece& p, const float*
   const float factor = 1.0f / (float(std::sqrt(squares)) + 1e-7f);
   for (int64_t i = 0; i < M * N; i += W) put(r.x + i, load(r.flat + i) * factor);
   orthogonalise(r);
-  for (int64_t i = 0; i < M * N; i += W) store(r.flat + i, load(r.x, i) * p.scale);
+  for (int64_t i = 0; i < M * N; i += W) store(r.flat + i, load(r.x, i));
   ld = tall ? M : N;
   if (tall) turn_rows(r.flat, N, M, M, N, r.sums, M);
   return tall ? r.sums : r.flat;
 }
 
+// Between float and E where a float holds a number of E.
+static inline void narrow(float x, float* to) { *to = x; }
+static inline float widen(float x) { return x; }
+#if defined(R1KIT_BF16)
+static inline void narrow(float x, bf16* to) { std::memcpy(to, reinterpret_cast<char*>(&x) + 2, 2); }
+static inline float widen(bf16 x) {
+  const uint32_t bits = uint32_t(x) << 16;
+  float wide;
+  std::memcpy(&wide, &bits, 4);
+  return wide;
+}
+#endif
+
+template <class E>
+static void take_step(const E* update, int64_t n, const Step& s, float scale, float* weights) {
+  for (int64_t i = 0; i < n; i++) weights[i] = weights[i] * s.decay - s.lr * scale * widen(update[i]);
+}
+
 template <class E>
 static void run_muon(const Piece* pieces, int64_t count, const Step& s, const float* grad, float* momentum,
-                     float* update, float* weights, char* room) {
+                     void* update, float* weights, char* room) {
   for (const Piece* p = pieces; p < pieces + count; p++) {
     const float left = 1.0f - s.momentum;
     if (!p->mine) {
@@ -144,11 +162,17 @@ static void run_muon(const Piece* pieces, int64_t count, const Step& s, const fl
     for (int64_t i = 0; i < p->rows; i++, found += ld) {
       const int64_t to = p->start + i * p->columns;
       if (update)
-        std::memcpy(update + to, found, sizeof(float) * p->columns);
+        for (int64_t j = 0; j < p->columns; j++) narrow(found[j], static_cast<E*>(update) + to + j);
       else
-        for (int64_t j = 0; j < p->columns; j++) weights[to + j] = weights[to + j] * s.decay - s.lr * found[j];
+        take_step(found, p->columns, s, p->scale, weights + to);
     }
   }
+}
+
+template <class E>
+static void run_steps(const Piece* pieces, int64_t count, const Step& s, const void* update, float* weights) {
+  for (const Piece* p = pieces; p < pieces + count; p++)
+    take_step(static_cast<const E*>(update) + p->start, p->rows * p->columns, s, p->scale, weights + p->start);
 }
 
 static inline vf root(vf x) {
@@ -187,11 +211,16 @@ int64_t muon_room(int half, const Piece* pieces, int64_t count) {
   return most;
 }
 
-// Moves the momentum of all matrices on, and either writes the updates of those that are `mine` (update) or takes the
-// step (weights; update is null).
-void muon(int half, const Piece* pieces, int64_t count, const Step* s, const float* grad, float* momentum,
-          float* update, float* weights, char* room) {
+// Moves the momentum of all matrices on, and either takes the step, or (update is not null) writes the updates of those
+// that are `mine`, unscaled and in the type of products, where the weights have theirs.
+void muon(int half, const Piece* pieces, int64_t count, const Step* s, const float* grad, float* momentum, void* update,
+          float* weights, char* room) {
   R1KIT_CALL(run_muon, pieces, count, *s, grad, momentum, update, weights, room);
+}
+
+// The step from the updates of all matrices.
+void muon_steps(int half, const Piece* pieces, int64_t count, const Step* s, const void* update, float* weights) {
+  R1KIT_CALL(run_steps, pieces, count, *s, update, weights);
 }
 
 // One AdamW step on `count` stretches of weights and gradients, [start, length]; the moments hold them one after another.
