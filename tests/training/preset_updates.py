@@ -93,7 +93,8 @@ def preset_gradients(world: World, name: str, base: Path, cut: Cut, native: str 
     found = {"policy": session.flat.grad}
     found |= {role: getattr(roles, role).flat.grad for role in ("critic", "process") if getattr(roles, role)}
     steady = {key: value for key, value in metrics.items() if key != "padding"}
-    return {**{k: v.cpu().numpy() for k, v in found.items()}, "metrics": np.array([steady[key] for key in sorted(steady)])}
+    arrays = {key: gradient.cpu().numpy() for key, gradient in found.items()}
+    return {**arrays, "metrics": np.array([steady[key] for key in sorted(steady)])}
 
 
 class ThreadWorld(World):

@@ -73,14 +73,11 @@ def causal_attention(q_BLHK: Tensor, k_BLGK: Tensor, v_BLGK: Tensor) -> Tensor:
     groups = k_BLGK.shape[2]
     repeat = heads // groups
     if q_BLHK.device.type != "cpu" or length > EXPLICIT_LENGTH_LIMIT:
-        out = F.scaled_dot_product_attention(
-            q_BLHK.transpose(1, 2),
-            k_BLGK.transpose(1, 2),
-            v_BLGK.transpose(1, 2),
-            is_causal=True,
-            enable_gqa=repeat > 1,
-        )
-        return out.transpose(1, 2)
+        q, k, v = (x.transpose(1, 2) for x in (q_BLHK, k_BLGK, v_BLGK))
+        # A GPU's fused kernels for float32 want a key head for every query head; else [L, L] scores would be made.
+        if q.device.type != "cpu" and q.dtype == torch.float32 and repeat > 1:
+            k, v, repeat = k.repeat_interleave(repeat, dim=1), v.repeat_interleave(repeat, dim=1), 1
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=repeat > 1).transpose(1, 2)
     bias = _causal_bias(length, repeat, q_BLHK.dtype)
 
     def by_group(x: Tensor, per_group: int) -> Tensor:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from r1kit.config.load import load_recipe
 from r1kit.config.machine import resolve, resolve_native
+from r1kit.config.schema import Recipe
 from r1kit.pipeline.catalog import find_recipe
 from r1kit.pipeline.lineage import library_versions, machine
 from r1kit.pipeline.plan import plan_stages
@@ -45,7 +46,7 @@ def examine() -> list[Finding]:
     """Everything the report says, in order. Takes a few seconds: it measures matrix products."""
     host = machine()
     rates = {dtype: matmul_gflops(dtype) for dtype in ("float32", "bfloat16")}
-    recipe = resolve(load_recipe(find_recipe("tinyzero")))
+    recipe = on_processor()
     versions = library_versions(("torch", "transformers", "numpy"))
     memory = gib(host["memory_bytes"]) if host["memory_bytes"] else "unknown"
     faster = max(rates, key=lambda dtype: rates[dtype])
@@ -63,9 +64,14 @@ def examine() -> list[Finding]:
     ]
 
 
+def on_processor() -> Recipe:
+    """The quick start's recipe as it runs without a GPU: what is measured here are cores."""
+    return resolve(load_recipe(find_recipe("tinyzero"), ["device=cpu"]))
+
+
 def estimate(gflops: float) -> float:
     """Seconds of the quick start on idle cores at this matrix-product rate per core, installation apart."""
-    recipe = resolve(load_recipe(find_recipe("tinyzero")))
+    recipe = on_processor()
     plans = plan_stages(recipe)
     rate = gflops * 1e9 * int(recipe.processes)
     train = sum(plan.train_flops for plan in plans) / TRAIN_SHARE
@@ -105,7 +111,10 @@ def gpu() -> str:
     if not torch.cuda.is_available():
         return "none that torch can use; everything runs on the processor"
     properties = torch.cuda.get_device_properties(0)
-    return f"{properties.name}, {gib(properties.total_memory)} ({torch.cuda.device_count()} in all)"
+    return (
+        f"{properties.name}, {gib(properties.total_memory)} ({torch.cuda.device_count()} in all); device: auto is "
+        "cuda, one process for each"
+    )
 
 
 def _found(value: object) -> str:

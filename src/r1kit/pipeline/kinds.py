@@ -12,6 +12,7 @@ from r1kit.config.graph import edge_part
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, RLSettings, StageSettings
 from r1kit.config.supervised import SFTSettings
 from r1kit.config.tasks import TaskSettings
+from r1kit.pipeline.files import RunError
 
 if TYPE_CHECKING:
     from r1kit.training.parallel import World
@@ -209,12 +210,32 @@ RUNNERS: dict[str, Runner] = {
 }
 
 
+# What to lower where a stage does not fit a GPU; token_budget for what only trains.
+GPU_ROOM = {
+    "rl": "token_budget (micro-batches of the update) or engine.slots (responses sampled at a time)",
+    "generate": "engine.slots (responses sampled at a time)",
+    "evaluate": "slots (responses sampled at a time)",
+    "merge": "evaluate.slots (responses sampled at a time)",
+}
+
+
 def run_stage(runner: Runner, context: StageContext) -> StageOutcome:
-    """One stage; the processes that its judges started (voters, sandbox) end with it."""
+    """One stage; the processes that its judges started (voters, sandbox) end with it.
+
+    RunError where a GPU's memory does not suffice.
+    """
+    from torch import OutOfMemoryError
+
     from r1kit.tasks import close_judges
 
     try:
         return runner(context)
+    except OutOfMemoryError as error:
+        lower = GPU_ROOM.get(context.settings.kind, "token_budget (tokens of a micro-batch)")
+        raise RunError(
+            f"{context.name}: the memory of {context.world.device} is full ({str(error).splitlines()[0]}). Lower "
+            f"{context.name}.{lower}, and run the same command again"
+        ) from error
     finally:
         close_judges()
 

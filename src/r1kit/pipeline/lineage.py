@@ -107,9 +107,9 @@ def library_versions(names: Iterable[str] = LIBRARIES) -> dict[str, str | None]:
     return versions
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cpu") -> dict[str, Any]:
     """What the run ran on."""
-    return {
+    found: dict[str, Any] = {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor_name(),
         "cores": usable_cores(),
@@ -117,6 +117,11 @@ def machine() -> dict[str, Any]:
         "flags": sorted(cpu_flags() & {"avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "bf16"}),
         "python": platform.python_version(),
     }
+    if device == "cuda":
+        import torch
+
+        found["gpus"] = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return found
 
 
 def memory_bytes() -> int | None:
@@ -129,6 +134,15 @@ def memory_bytes() -> int | None:
         if path.is_file() and (text := path.read_text().strip()).isdigit():
             total = min(total, int(text))
     return total
+
+
+def gpu_memory_bytes() -> int | None:
+    """Memory of the smallest GPU that torch can use; None without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return min(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
 
 
 def _processor_name() -> str:

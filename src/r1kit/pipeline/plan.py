@@ -130,6 +130,10 @@ class StagePlan:
     train_flops: float
     decode_flops: float
 
+    def gpu_bytes(self, processes: int) -> int:
+        """Memory on the GPU of one of the processes: all of its part but the interpreter's."""
+        return self.memory_bytes // processes - PROCESS_BYTES
+
 
 def plan_stages(recipe: Recipe) -> list[StagePlan]:
     """One row per stage whose model's shape is known; `recipe` is resolved."""

@@ -22,7 +22,7 @@ from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSe
 from r1kit.config.tasks import ArithmeticSettings, TaskSettings
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_model, stage_lengths
-from r1kit.pipeline.lineage import memory_bytes
+from r1kit.pipeline.lineage import gpu_memory_bytes, memory_bytes
 from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.preflight_data import data_checks
 from r1kit.pipeline.preflight_model import model_checks
@@ -128,16 +128,17 @@ def _judges(model: Path) -> tuple[bool, str]:
 
 
 def _memory(recipe: Recipe) -> Check:
-    plans = plan_stages(recipe)
-    available = memory_bytes()
+    plans, on_gpu, processes = plan_stages(recipe), recipe.device == "cuda", int(recipe.processes)
+    available = gpu_memory_bytes() if on_gpu else memory_bytes()
     if not plans:
         return Check("memory", True, "not estimated: no stage's model can be read yet")
     most = max(plans, key=lambda plan: plan.memory_bytes)
-    found = f"at most {gib(most.memory_bytes)} (stage {most.name}, estimated)"
+    needed = most.gpu_bytes(processes) if on_gpu else most.memory_bytes
+    found = f"at most {gib(needed)}{' a GPU' if on_gpu else ''} (stage {most.name}, estimated)"
     if available is None:
         return Check("memory", True, found)
-    ok = most.memory_bytes < 0.9 * available
-    advice = "" if ok else "; lower token_budget, slots or processes"
+    ok = needed < 0.9 * available
+    advice = "" if ok else f"; lower token_budget{' or slots' if on_gpu else ', slots or processes'}"
     return Check("memory", ok, f"{found} of {gib(available)}{advice}")
 
 

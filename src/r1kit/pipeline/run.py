@@ -203,7 +203,7 @@ class _Run:
                 "git": git_commit(),
                 "r1kit": r1kit.__version__,
                 "libraries": library_versions(),
-                "machine": machine(),
+                "machine": machine(self.recipe.device),
             }
         )
         write_json(self.run.lineage, self.lineage)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from r1kit.pipeline.usage import measure, reset_peak
+from r1kit.pipeline.usage import gpu_peak, measure, reset_peak
 
 
 class StageClock:
@@ -26,6 +26,8 @@ class StageClock:
             "cpu_seconds": round(usage.cpu_seconds - self._cpu, 3),
             "peak_memory_bytes": usage.peak_memory_bytes,
         }
+        if peak := gpu_peak():  # of this process's GPU; those of the others hold as much
+            now["peak_gpu_memory_bytes"] = peak
         return [*self.previous, now]
 
     def totals(self) -> dict[str, Any]:
@@ -34,9 +36,11 @@ class StageClock:
 
 
 def total_of(attempts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    on_gpu = [a["peak_gpu_memory_bytes"] for a in attempts if "peak_gpu_memory_bytes" in a]
     return {
         "seconds": round(sum(a["seconds"] for a in attempts), 3),
         "cpu_seconds": round(sum(a["cpu_seconds"] for a in attempts), 3),
         "peak_memory_bytes": max((a["peak_memory_bytes"] for a in attempts), default=0),
         "attempts": len(attempts),
+        **({"peak_gpu_memory_bytes": max(on_gpu)} if on_gpu else {}),
     }

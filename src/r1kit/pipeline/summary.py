@@ -29,6 +29,8 @@ def make_summary(recipe: str, seed: int, expect_ok: bool, records: Sequence[Mapp
     stages = []
     for record in records:
         stage = {key: record[key] for key in STAGE_KEYS}
+        if "peak_gpu_memory_bytes" in record:
+            stage["peak_gpu_memory_bytes"] = record["peak_gpu_memory_bytes"]
         if record.get("eval"):
             stage["eval"] = {key: record["eval"][key] for key in EVAL_KEYS if key in record["eval"]}
         stages.append(stage)

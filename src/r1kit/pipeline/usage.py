@@ -31,8 +31,17 @@ def measure(peers: Iterable[int] = ()) -> Usage:
     return Usage(cpu, peak)
 
 
+def gpu_peak() -> int:
+    """Most bytes of its GPU that this process held at a time since `reset_peak`; 0 where it computes on none."""
+    torch = sys.modules.get("torch")
+    used = torch is not None and torch.cuda.is_initialized()
+    return int(torch.cuda.max_memory_allocated()) if torch is not None and used else 0
+
+
 def reset_peak(peers: Iterable[int] = ()) -> None:
     """Start the peak anew, so that each stage has its own; a kernel that refuses leaves the process's."""
+    if gpu_peak():
+        sys.modules["torch"].cuda.reset_peak_memory_stats()
     for pid in ("self", *peers):
         path = Path(f"/proc/{pid}/clear_refs")
         if os.access(path, os.W_OK):
