@@ -94,13 +94,13 @@ def sft(folder: Path, directory: Path) -> StageOutcome:
 
 
 def preferring(changes: dict[str, Any], folder: Path, directory: Path) -> StageOutcome:
-    chosen = settings(PreferenceSettings, folder, "pairs", epochs=3, **changes)
+    chosen = settings(PreferenceSettings, folder, "pairs", epochs=4, **changes)
     return preference.train_preference(chosen, task=TASK, **stage(folder, "pairs", directory))
 
 
 def judging(changes: dict[str, Any], folder: Path, directory: Path) -> StageOutcome:
     rows = {"pairwise": "pairs", "process": "steps"}.get(changes["method"], "turns")
-    chosen = settings(RewardModelSettings, folder, rows, epochs=3, measure_every=3, **changes)
+    chosen = settings(RewardModelSettings, folder, rows, epochs=4, measure_every=3, **changes)
     return reward_model.train_reward_model(chosen, **stage(folder, rows, directory))
 
 
