@@ -61,7 +61,8 @@ def train_rl(
 
     `judges`: the reward models of reward parts, by the part's name.
     """
-    needed = {name: path for name, path in (judges or {}).items() if name in settings.valued_parts}
+    valued = settings.valued_parts
+    needed = {name: path for name, path in (judges or {}).items() if name in valued}
     sources = score_sources(settings.reward, needed, dtype, world.device)
     while True:
         run = RLRun(settings, stage, model_path, task, seed, world, recorder, directory, dtype, sources)
