@@ -178,9 +178,10 @@ def _check_times(phases: Schedule, total: int) -> None:
 
 
 def _spans(phases: Schedule, total: int) -> list[tuple[int, int]]:
-    """For each phase the fewest steps that are done when it begins, and the most that are when it ends."""
+    """For each phase the fewest steps that are done when it begins, and the most that are when it ends. The last one
+    lasts to the end, whatever its `until`."""
     spans, earliest, latest = [], 0, 0
-    for phase in phases:
+    for phase in phases[:-1]:
         until = phase.until
 
         def by_step(begin: int, until: UntilSettings = until) -> int:
@@ -191,7 +192,7 @@ def _spans(phases: Schedule, total: int) -> list[tuple[int, int]]:
         begin, latest = earliest, by_step(latest)
         spans.append((begin, latest))
         earliest = min(by_step(begin), begin + until.at_least) if until.measured else by_step(begin)
-    return spans
+    return [*spans, (earliest, total)] if phases else []
 
 
 def phases_of(settings: Model) -> list[tuple[str, Model]]:
