@@ -1,7 +1,7 @@
 """The compiled optimiser steps against the PyTorch ones, on one rank and on two, and through saved states.
 
-Why this matters: a step that is slightly off still trains, only worse; nothing but an oracle tells. The PyTorch form has
-its own oracles in test_optim.py.
+Why this matters: a step that is slightly off still trains, only worse; nothing but an oracle tells. The PyTorch form
+has its own oracles in test_optim.py.
 
 Not exercised here: whole sessions (test_native.py); speed (benchmarks/train.py). Skipped without a C++ compiler, and in
 bfloat16 where the processor does not multiply it.
