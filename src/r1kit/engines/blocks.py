@@ -6,12 +6,14 @@ Which slot a running response has is a number in a table, so closing a gap copie
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from r1kit.engines.sequence import Prefix
-from r1kit.models.memory import advise_huge_pages
+from r1kit.models.memory import buffer
 
 BLOCK = 32  # positions, as in decode_attention.h
 
@@ -31,9 +33,10 @@ class BlockCache:
         self._allocate(1)
 
     def _allocate(self, count: int) -> None:
+        shape = (*self._shape, count, self._unit)
+        size = math.prod(shape) * self._dtype.itemsize
         # Zeros: what is not filled yet is read, and must be numbers.
-        self.data = torch.zeros(*self._shape, count, self._unit, dtype=self._dtype)
-        advise_huge_pages(self.data)
+        self.data = buffer(size)[:size].zero_().view(self._dtype).view(shape)
 
     @property
     def blocks(self) -> int:
@@ -57,7 +60,7 @@ class BlockCache:
         if length <= self.length:
             return
         old = self.data
-        self._allocate(blocks(length))
+        self._allocate(blocks(length) | 1)  # odd, or all slots would fall into the same sets of a core's cache
         self.data[..., : old.shape[4], :] = old
 
     def load(self, row: int, prefix: Prefix) -> None:

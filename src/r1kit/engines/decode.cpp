@@ -52,12 +52,12 @@ int64_t panel_width() { return PANEL; }
 int64_t vector_width() { return W; }
 }
 
-constexpr int64_t GROUP_ROWS = BLOCK;  // that go through a layer together: their keys and values come while others compute
+constexpr int64_t TOGETHER = BLOCK;  // rows that go through a layer together
 
 // Where the rows of one pass lie in its scratch memory.
 template <class E>
 struct Rows {
-  float *x, *wide, *logits;            // residual stream [n, D]; products of a group [32, widest]; of the last one
+  float *x, *wide;                     // residual stream [n, D]; products of a group [32, widest]
   E *normed, *query, *mixed, *act;     // of a group: [32, D], [32, inner], [32, inner], [32, I]
   AttentionRoom<E> attention;
   Seen* seen;  // [n]
@@ -123,20 +123,23 @@ static void keep_row(const Model* m, const Layer& w, float* row, Seen seen, cons
          row + (H + G + g) * K);
 }
 
-static double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+static double now() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // One pass over n tokens, whose keys and values are added to the cache: the residual stream in r.x.
 template <class E>
-static void forward(const Model* m, int64_t n, const int64_t* ids, const Cache<E>& cache, const Rows<E>& r, Done& done) {
+static void forward(const Model* m, int64_t n, const int64_t* ids, const Cache<E>& cache, const Rows<E>& r,
+                    Done& done) {
   const int64_t D = whole(m->hidden), K = m->head_dim, H = m->heads, G = m->kv_heads, I = m->intermediate;
   const int64_t all = whole((H + 2 * G) * K), inner = H * K;
   std::memset(r.x, 0, sizeof(float) * n * D);
   for (int64_t i = 0; i < n; i++)
     std::memcpy(r.x + i * D, m->embedding + ids[i] * m->hidden, sizeof(float) * m->hidden);
   for (int64_t l = 0; l < m->layers; l++)
-    for (int64_t first = 0; first < n; first += GROUP_ROWS) {
+    for (int64_t first = 0; first < n; first += TOGETHER) {
       const Layer& w = m->layer[l];
-      const int64_t rows = n - first < GROUP_ROWS ? n - first : GROUP_ROWS;
+      const int64_t rows = n - first < TOGETHER ? n - first : TOGETHER;
       float* x = r.x + first * D;
       const auto normalise_rows = [&] {
         for (int64_t i = 0; i < rows; i++) normalise(x + i * D, m->hidden, D, m->eps, r.normed + i * D);
@@ -159,8 +162,8 @@ static void forward(const Model* m, int64_t n, const int64_t* ids, const Cache<E
 template <class E>
 static void score_rows(const Model* m, int64_t n, const int64_t* rows, const Rows<E>& r, float* logits) {
   const int64_t D = whole(m->hidden), V = whole(m->vocab);
-  for (int64_t first = 0; first < n; first += GROUP_ROWS) {
-    const int64_t count = n - first < GROUP_ROWS ? n - first : GROUP_ROWS;
+  for (int64_t first = 0; first < n; first += TOGETHER) {
+    const int64_t count = n - first < TOGETHER ? n - first : TOGETHER;
     for (int64_t i = 0; i < count; i++)
       normalise(r.x + (rows ? rows[first + i] : first + i) * D, m->hidden, D, m->eps, r.normed + i * D);
     multiply<false>(count, r.normed, D, m->hidden, m->head, V, logits + first * V, V);
@@ -174,8 +177,8 @@ static Cache<E> cache_of(const Model* m, void* data, int64_t blocks) {
 
 // Tokens ids[i] at positions[i] of slots[i]; those of one slot in order. Logits of `wanted` of the rows.
 template <class E>
-static void run(const Model* m, int64_t n, const int64_t* ids, const int64_t* positions, const int64_t* slots, void* data,
-                int64_t blocks, int64_t count, const int64_t* wanted, char* scratch, float* logits) {
+static void run(const Model* m, int64_t n, const int64_t* ids, const int64_t* positions, const int64_t* slots,
+                void* data, int64_t blocks, int64_t count, const int64_t* wanted, char* scratch, float* logits) {
   const Rows<E> r(m, n, blocks * BLOCK, scratch);
   for (int64_t i = 0; i < n; i++) r.seen[i] = {slots[i], positions[i] + 1};
   Done done = {};
@@ -268,8 +271,8 @@ void decode(const Model* m, int half, int64_t n, const int64_t* ids, const int64
   IN_NUMBERS(half, run<E>(m, n, ids, positions, slots, cache, blocks, count, wanted, scratch, logits))
 }
 
-// Up to `steps` times: a token for every row of the table from `logits`, then the model on those tokens of the rows that
-// have not ended. Stops early when `enough` have. `rows` has room for two numbers a row.
+// Up to `steps` times: a token for every row of the table from `logits`, then the model on those tokens of the rows
+// that have not ended. Stops early when `enough` have. `rows` has room for two numbers a row.
 void decode_steps(const Model* m, int half, const Table* table, int64_t steps, int64_t enough, void* cache,
                   int64_t blocks, char* scratch, int64_t* rows, float* logits, Done* done) {
   IN_NUMBERS(half, advance<E>(m, *table, steps, enough, cache, blocks, scratch, rows, logits, *done))

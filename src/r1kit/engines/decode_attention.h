@@ -2,8 +2,8 @@
 //
 // A cache is [slots, layers, kv_heads, 2 (keys, values), blocks of 32 positions, 32 * head_dim]. In float a block is
 // [32 positions, head_dim]. In bfloat16 it is what matrix tiles read: keys as [2 halves of 16 positions, head_dim / 32,
-// 16 pairs of dims, 16 positions, 2], values as [head_dim / 16, 16 pairs of positions, 16 dims, 2]. What lies behind the
-// last position of a slot is any finite number: it is read, and weighs nothing.
+// 16 pairs of dims, 16 positions, 2], values as [head_dim / 16, 16 pairs of positions, 16 dims, 2]. Behind the last
+// position of a slot lies any finite number: it is read, and weighs nothing.
 #pragma once
 
 #include "products.h"
@@ -15,7 +15,9 @@ struct Cache {
   E* keys(int64_t slot, int64_t layer, int64_t head) const {
     return data + ((slot * layers + layer) * heads + head) * 2 * blocks * BLOCK * width;
   }
-  E* values(int64_t slot, int64_t layer, int64_t head) const { return keys(slot, layer, head) + blocks * BLOCK * width; }
+  E* values(int64_t slot, int64_t layer, int64_t head) const {
+    return keys(slot, layer, head) + blocks * BLOCK * width;
+  }
 };
 
 // One row of a pass: its token is the last that it sees.
@@ -144,14 +146,16 @@ static inline void keep(bf16* keys, bf16* values, int64_t width, int64_t positio
   uint32_t* column = words(keys + block * BLOCK * width + place / 16 * 16 * width) + place % 16;
   const __m512i down = _mm512_mullo_epi32(reinterpret_cast<__m512i>(lanes()), _mm512_set1_epi32(16));
   for (int64_t d = 0; d < width; d += 32) {
-    const __m512bh both = _mm512_cvtne2ps_pbh(reinterpret_cast<__m512>(load(key + d + 16)), reinterpret_cast<__m512>(load(key + d)));
+    const __m512 low = reinterpret_cast<__m512>(load(key + d)), high = reinterpret_cast<__m512>(load(key + d + 16));
+    const __m512bh both = _mm512_cvtne2ps_pbh(high, low);
     _mm512_i32scatter_epi32(column + d * 8, down, reinterpret_cast<__m512i>(both), 4);
   }
   bf16* row = values + block * BLOCK * width + place / 2 * 32;
   for (int64_t d = 0; d < width; d += 16, row += 512) {
     const __m256bh half = _mm512_cvtneps_pbh(reinterpret_cast<__m512>(load(value + d)));
     __m512i pair = _mm512_cvtepu16_epi32(reinterpret_cast<__m256i>(half));
-    if (place % 2) pair = _mm512_or_si512(_mm512_slli_epi32(pair, 16), _mm512_and_si512(_mm512_loadu_si512(row), _mm512_set1_epi32(0xffff)));
+    const __m512i before = _mm512_and_si512(_mm512_loadu_si512(row), _mm512_set1_epi32(0xffff));
+    if (place % 2) pair = _mm512_or_si512(_mm512_slli_epi32(pair, 16), before);
     _mm512_storeu_si512(row, pair);
   }
 }
@@ -167,8 +171,11 @@ static void shape_tiles(int64_t rows) {
   _tile_loadconfig(shape);
 }
 
-static inline void fetch(const void* from, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char*>(from) + i, 0, 2);
+// Asks for the first lines of each block: a block of heads of 64 is a page, and the processor fetches on by itself
+// within a page only, once it has seen it begun.
+static inline void begin(const bf16* blocks, int64_t length, int64_t width) {
+  for (int64_t j = 0; j < length; j += BLOCK, blocks += BLOCK * width)
+    for (int64_t line = 0; line < 4; line++) __builtin_prefetch(blocks + line * BLOCK);
 }
 
 // Scores of 32 positions at a time, for queries [heads, 32 * D]; `stride` floats from head to head.
@@ -254,25 +261,36 @@ static void mix(const bf16* weights, int64_t stride, const bf16* values, int64_t
 }
 
 template <int D>
-static void attend_group(const Cache<bf16>& cache, int64_t layer, int64_t g, int64_t n, const Seen* seen, int64_t heads,
-                         int64_t h, int64_t together, const bf16* q, const AttentionRoom<bf16>& room, bf16* mixed) {
+static void attend_group(const Cache<bf16>& cache, int64_t layer, int64_t g, int64_t n, bool more, const Seen* seen,
+                         int64_t heads, int64_t h, int64_t together, const bf16* q, const AttentionRoom<bf16>& room,
+                         bf16* mixed) {
   constexpr int64_t width = 32 * D;
   const int64_t all = heads * width, places = cache.blocks * BLOCK, each = together * places;
   float inverse[GROUP * 16];
-  for (int64_t i = 0; i < n; i++)
-    score<D>(q + i * all + h * width, cache.keys(seen[i].slot, layer, g), seen[i].length, room.scores + i * each, places);
+  for (int64_t i = 0; i < n; i++) {
+    const Seen next = seen[i + 1 < n ? i + 1 : 0];
+    begin(i + 1 < n ? cache.keys(next.slot, layer, g) : cache.values(next.slot, layer, g), next.length, width);
+    score<D>(q + i * all + h * width, cache.keys(seen[i].slot, layer, g), seen[i].length, room.scores + i * each,
+             places);
+  }
   for (int64_t i = 0; i < n; i++)
     for (int64_t r = 0; r < together; r++) {
       const int64_t at = i * each + r * places;
       inverse[i * 16 + r] = 1.0f / soften(room.scores + at, seen[i].length, whole(seen[i].length), room.weights + at);
     }
-  for (int64_t i = 0; i < n; i++)
+  for (int64_t i = 0; i < n; i++) {
+    if (i + 1 < n)
+      begin(cache.values(seen[i + 1].slot, layer, g), seen[i + 1].length, width);
+    else if (more)
+      begin(cache.keys(seen[n].slot, layer, g), seen[n].length, width);
     mix<D>(room.weights + i * each, places, cache.values(seen[i].slot, layer, g), seen[i].length,
            room.sums + i * together * width);
+  }
   for (int64_t i = 0; i < n; i++)
     for (int64_t r = 0; r < together; r++)
       for (int64_t d = 0; d < width; d += W)
-        put(mixed + i * all + (h + r) * width + d, load(room.sums + (i * together + r) * width + d) * inverse[i * 16 + r]);
+        put(mixed + i * all + (h + r) * width + d,
+            load(room.sums + (i * together + r) * width + d) * inverse[i * 16 + r]);
 }
 
 template <int D>
@@ -285,7 +303,8 @@ static void attend_rows(const Cache<bf16>& cache, int64_t layer, int64_t n, cons
   for (int64_t first = 0; first < n; first += GROUP)
     for (int64_t h = 0; h < heads; h += together) {
       const int64_t at = first * heads * cache.width, count = n - first < GROUP ? n - first : GROUP;
-      attend_group<D>(cache, layer, h / shared, count, seen + first, heads, h, together, q + at, room, mixed + at);
+      attend_group<D>(cache, layer, h / shared, count, first + count < n, seen + first, heads, h, together, q + at,
+                      room, mixed + at);
     }
   shape_tiles(16);
 }

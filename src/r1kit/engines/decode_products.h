@@ -41,7 +41,7 @@ static void remainder(int rows, const float* a, int64_t lda, int64_t k, const fl
   if constexpr (R > 1) remainder<ADD, R - 1>(rows, a, lda, k, b, c, ldc);
 }
 
-// c [n, columns] = (ADD ? c : 0) + a [n, depth] B; B packed in panels. In bfloat16, n is rounded up to whole tiles of 16.
+// c [n, columns] = (ADD ? c : 0) + a [n, depth] B; B packed in panels. In bfloat16, n is rounded up to tiles of 16.
 template <bool ADD>
 static void multiply(int64_t n, const float* a, int64_t lda, int64_t depth, const void* packed, int64_t columns,
                      float* c, int64_t ldc) {
@@ -66,7 +66,8 @@ static void gated(int64_t n, const float* a, int64_t lda, int64_t depth, const v
   const int64_t both = whole(2 * width);
   multiply<false>(n, a, lda, depth, packed, both, wide, both);
   for (int64_t i = 0; i < n; i++)
-    for (int64_t j = 0; j < width; j += W) activate(wide + i * both + j, wide + i * both + width + j, act + i * width + j);
+    for (int64_t j = 0; j < width; j += W)
+      activate(wide + i * both + j, wide + i * both + width + j, act + i * width + j);
 }
 
 #ifdef R1KIT_BF16

@@ -17,8 +17,8 @@ struct Drawn {
 };
 
 // The first token whose cumulative probability under softmax(scores / temperature) passes u, or where `greedy` the
-// likeliest, and its log-prob. `row` is used up, up to whole vectors behind `vocab`; what is not a number gives some token
-// and a log-prob that is no number either.
+// likeliest, and its log-prob. `row` is used up, up to whole vectors behind `vocab`; what is not a number gives some
+// token and a log-prob that is no number either.
 static Drawn draw_one(float* row, int64_t vocab, float temperature, bool greedy, double u) {
   const int64_t stride = (vocab + W - 1) / W * W;
   const float highest = masked_highest(row, vocab, stride), colder = 1.0f / temperature;
@@ -36,7 +36,11 @@ static Drawn draw_one(float* row, int64_t vocab, float temperature, bool greedy,
   if (!greedy) {
     const double target = u * total;
     double passed = 0;  // by whole vectors, then one by one within the vector that holds the token
-    for (double more; token + W < vocab && !(passed + (more = sum(load(row + token))) > target); token += W) passed += more;
+    for (; token + W < vocab; token += W) {
+      const double more = sum(load(row + token));
+      if (passed + more > target) break;
+      passed += more;
+    }
     const int64_t last = token + W < vocab ? token + W - 1 : vocab - 1;
     for (passed += row[token]; token < last && !(passed > target);) passed += row[++token];
   }

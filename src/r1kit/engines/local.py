@@ -118,7 +118,7 @@ class LocalEngine(EngineBase):
         refill = _REFILL.get(device, 1 / 8) if self._native is None else _NATIVE_REFILL
         self._scheduler = Scheduler(
             slots,
-            padding=self.shapes.padding,
+            padding=self.shapes.padding if self._native is None else 0,
             cache_length=cache.length,
             merge_positions=_MERGE_BYTES.get(device, 0) // cache.bytes_per_position,
             refill_slots=int(slots * refill),

@@ -154,12 +154,12 @@ class Scheduler:
         return moves
 
     def _donor(self, gap: int) -> int:
-        """The slot that fills a gap: behind the gap's block, the last one of the longest; within it, the
-        last.
+        """The slot that fills a gap: behind the gap's block, the last one of the longest; within it, or where
+        spans do not follow the lengths, the last.
         """
         last = len(self.running) - 1
         behind = gap // BLOCK * BLOCK + BLOCK
-        if behind > last:
+        if behind > last or not self.padding:
             return last
         heights = -(-self.lengths[behind : last + 1] // _STEP)
         return last - int(heights[::-1].argmax())
