@@ -1,7 +1,7 @@
 // Log-prob of a target and entropy at each token, straight from hidden states and the head's weight, and the way back.
 //
-// Why it exists: the vocabulary of a tiny model is small, so PyTorch spends its time in passes over logits. Here those of
-// 32 tokens exist at a time, in the core's cache; the backward pass makes them again. Softmax and all sums are float.
+// Why it exists: the vocabulary of a tiny model is small, so PyTorch spends its time in passes over logits. Here those
+// of 32 tokens exist at a time, in the core's cache; the backward pass makes them again. Softmax and sums are float.
 
 #include "layout.h"
 
@@ -24,9 +24,9 @@ struct Tokens {
 template <class E>
 struct HeadRoom {
   int64_t V, D;
-  E *forward, *backward;                    // packed: B = head^T, and B = head
-  E *rows, *delta, *turned, *panel;         // of a chunk: hidden states, gradients of logits, and both as sides of a product
-  float *logits, *block, *sums;             // [32, V], [32, D], [V, D]
+  E *forward, *backward;             // packed: B = head^T, and B = head
+  E *rows, *delta, *turned, *panel;  // of a chunk: hidden states, gradients of logits, and both as sides of a product
+  float *logits, *block, *sums;      // [32, V], [32, D], [V, D]
   int64_t packed_bytes, bytes;
   HeadRoom(const Head& h, char* packed, char* room) : V(whole(h.vocab)), D(whole(h.hidden)) {
     Arena weights{packed}, scratch{room};
@@ -72,8 +72,8 @@ static void logits_of(const HeadRoom<E>& r, const E* rows) {
   product<false>(BLOCK, r.V / BLOCK, r.D, rows, r.D, BLOCK, r.forward, r.D * BLOCK, r.logits, r.V);
 }
 
-// With x the logits over the temperature: log-prob of the target, entropy, and of x the highest and the log of the sum of
-// exp(x - the highest), [2, count].
+// With x the logits over the temperature: log-prob of the target, entropy, and of x the highest and the log of the sum
+// of exp(x - the highest), [2, count].
 template <class E>
 static void run_forward(const Head& h, const Tokens& x, char* packed, char* room, float* logprobs, float* entropy,
                         float* softmax) {

@@ -33,12 +33,12 @@ static T* take(char*& at, int64_t n) {
 template <class E>
 struct MuonRoom {
   int64_t M, N;
-  float *flat, *sums;  // [M, N] or [N, M]: the direction, later the update; [32, N]: products of a block of rows
+  float *flat, *sums;  // [M, N]: the direction, later the update; its other form, or products of a block of rows
   E *x, *gram, *mix, *panels;
   MuonRoom(char*& at, const Piece& p)
       : M(whole(p.rows < p.columns ? p.rows : p.columns)), N(whole(p.rows < p.columns ? p.columns : p.rows)) {
     flat = take<float>(at, M * N);
-    sums = take<float>(at, M * N > BLOCK * N ? M * N : BLOCK * N);
+    sums = take<float>(at, M * N);
     x = take<E>(at, M * N);
     panels = take<E>(at, M * N);
     gram = take<E>(at, M * M);
@@ -53,7 +53,7 @@ static int64_t piece_room(const Piece& p) {
   return reinterpret_cast<int64_t>(at);
 }
 
-// each(vectors, i) over n numbers: whole vectors, then a last one that is copied to and from `n % W` places.
+// Moves n momenta on; each(place, direction) with whole vectors, then with the single numbers that are left.
 template <class Each>
 static void momentum_row(const float* grad, float* momentum, int64_t n, float left, const Each& each) {
   int64_t i = 0;
@@ -71,9 +71,10 @@ static void momentum_row(const float* grad, float* momentum, int64_t n, float le
 static inline void put_at(float* to, int64_t i, vf x) { store(to + i, x); }
 static inline void put_at(float* to, int64_t i, float x) { to[i] = x; }
 
-// to [32 rows of c] (+)= ...: rows of a [M, depth] times B, a block of 32 rows at a time; each(first row, sums, columns).
+// a [rows, depth] times B, 32 rows of sums at a time: each(first row).
 template <class E, class Each>
-static void by_rows(int64_t rows, int64_t columns, int64_t depth, const E* a, const E* b, float* sums, const Each& each) {
+static void by_rows(int64_t rows, int64_t columns, int64_t depth, const E* a, const E* b, float* sums,
+                    const Each& each) {
   for (int64_t m = 0; m < rows; m += BLOCK) {
     product<false>(BLOCK, columns / BLOCK, depth, a + m * depth, depth, BLOCK, b, depth * BLOCK, sums, columns);
     each(m);
@@ -102,7 +103,7 @@ static void orthogonalise(const MuonRoom<E>& r) {
   }
 }
 
-// Momentum of one matrix, and its update before it is scaled: [rows, columns], rows `ld` apart. Every number is one of E.
+// Momentum of one matrix, and its update before it is scaled: [rows, columns], rows `ld` apart, each number one of E.
 template <class E>
 static const float* update_of(const MuonRoom<E>& r, const Piece& p, const float* grad, float* momentum, float left,
                               int64_t& ld) {
@@ -223,7 +224,7 @@ void muon_steps(int half, const Piece* pieces, int64_t count, const Step* s, con
   R1KIT_CALL(run_steps, pieces, count, *s, update, weights);
 }
 
-// One AdamW step on `count` stretches of weights and gradients, [start, length]; the moments hold them one after another.
+// One AdamW step on `count` stretches [start, length] of weights and gradients; the moments hold them one by one.
 void adam(const Adam* a, const int64_t (*stretches)[2], int64_t count, const float* grads, float* first, float* second,
           float* weights) {
   for (int64_t s = 0; s < count; s++) {
