@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tests.training.helpers import tiny_model
 
-from r1kit.config import ModelSettings, Recipe, UserError, load_recipe, parse_recipe, resolve
+from r1kit.config import ConfigError, ModelSettings, Recipe, UserError, load_recipe, parse_recipe, resolve
 from r1kit.models.heads import ValueModel
 from r1kit.models.loading import write_model
 from r1kit.models.reward_model import RewardModelSpec, write_reward_model
@@ -51,8 +51,11 @@ def test_every_template_lets_a_right_answer_score(template: str) -> None:
 
 
 def test_a_reward_that_cannot_be_earned_is_found() -> None:
-    found = failed(small("rl.reward.weights.accuracy=0", "rl.reward.weights.format=0"))
+    found = failed(small("rl.reward={parts: {accuracy: {right: 0}}}"))
     assert "a right response earns 0" in found["rl: a right response can score full marks"]
+    # Where nothing is paid at all the recipe itself is refused.
+    with pytest.raises(ConfigError, match="reward has no part that is paid in step 1"):
+        small("rl.reward.weights.accuracy=0", "rl.reward.weights.format=0")
 
 
 FULL_MARKS = "rl: a right response can score full marks"
@@ -71,7 +74,7 @@ def test_controls_are_no_mistake(kind: str) -> None:
 
 
 def test_every_phase_of_a_reward_is_looked_at() -> None:
-    phases = "rl.reward.parts={accuracy: {to_step: 5}, format: {from_step: 6, weight: 0}}"
+    phases = "rl.reward.parts={accuracy: {to_step: 5}, later: {part: accuracy, from_step: 6, right: 0}}"
     assert "earns 0, an empty one 0" in failed(small(phases))[FULL_MARKS]
 
 
