@@ -17,14 +17,15 @@ from r1kit.config.errors import ConfigError
 from r1kit.config.load import dump_recipe, load_recipe, parse_recipe
 from r1kit.config.machine import resolve
 from r1kit.config.schema import Recipe
-from r1kit.pipeline.catalog import find_recipe
+from r1kit.pipeline.catalog import find_recipe, recipe_names
 from r1kit.pipeline.changes import begun_machine, fingerprints
 from r1kit.pipeline.run_directory import RunDirectory
 from r1kit.training.parallel import World, backends, device_of_rank
 
 
 def loaded(*changes: str) -> Recipe:
-    return load_recipe(find_recipe("tinyzero"), overrides=changes)
+    """The quick start's recipe, which names the processor, with the schema's own device in its place."""
+    return load_recipe(find_recipe("tinyzero"), overrides=("device=auto", *changes))
 
 
 @pytest.fixture
@@ -54,6 +55,12 @@ def test_auto_is_every_gpu_there_is() -> None:
     assert resolve(loaded("processes=2")).processes == 2
     assert resolve(loaded("device=cpu")).device == "cpu"
     assert resolve(recipe) == recipe
+
+
+@pytest.mark.usefixtures("gpus")
+def test_small_models_stay_on_the_processor() -> None:
+    names = [name for name in recipe_names() if not name.endswith("/full")]
+    assert {resolve(load_recipe(find_recipe(name))).device for name in names} == {"cpu"}
 
 
 @pytest.mark.usefixtures("no_gpu")
