@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -147,6 +148,15 @@ def attempt(run: Callable[[], None], targets: Targets, moment: str | None) -> bo
     killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGKILL, signal.SIGVTALRM)
     assert killed or status == 0, f"the child of moment {moment} failed with status {status}"
     return killed
+
+
+def launched(module: str, *arguments: str) -> list[int]:
+    """`main` of a module like this one in a process of its own; the numbers that it prints."""
+    command = [sys.executable, "-m", module, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], env=environment)
+    assert done.returncode == 0, done.stderr
+    return [int(line) for line in done.stdout.split()]
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ from r1kit.training.recorder import StageOutcome
 
 from .judged import pair_rows, write_rows
 from .sigkill import FileRecorder, Targets, attempt
-from .stage import TASK
+from .stage import TASK, write_base
 
 EVALUATE = {"every": 3, "problems": 2, "samples": 2, "max_tokens": 4}
 DATA: dict[str, Any] = {
@@ -57,6 +57,13 @@ REWARD_MODELS: dict[str, dict[str, Any]] = {
     "implicit": {"method": "implicit"},
 }
 GENERATE = {"samples": 4, "problems": 12, "wave": 2, "require": (), "per_problem": 2, "sampling": {"max_tokens": 8}}
+
+
+def prepared(folder: Path) -> Path:
+    """`folder` with an untrained policy and the data of all jobs."""
+    write_base(folder / "base")
+    write_data(folder)
+    return folder
 
 
 def write_data(folder: Path) -> None:

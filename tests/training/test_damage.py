@@ -25,8 +25,7 @@ from r1kit.training import checkpoints, reference
 from r1kit.training.checkpoints import complete_checkpoints, verify_checkpoint
 
 from .helpers import tiny_model
-from .sigkill_stages import JOBS, run, write_data
-from .stage import write_base
+from .sigkill_stages import JOBS, prepared, run
 from .test_sigkill_stages import compare
 
 TRAINED = [job for job in JOBS if job != "generate"]
@@ -35,10 +34,7 @@ REFERENCES = ["dpo", "implicit"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("stages")
-    write_base(found / "base")
-    write_data(found)
-    return found
+    return prepared(tmp_path_factory.mktemp("stages"))
 
 
 @pytest.fixture(scope="module")

@@ -76,10 +76,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tmp_path_factory.mktemp("stages")
-    write_base(made / "base")
-    sigkill_stages.write_data(made)
-    return made
+    return sigkill_stages.prepared(tmp_path_factory.mktemp("stages"))
 
 
 @pytest.fixture

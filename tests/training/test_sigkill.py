@@ -8,19 +8,14 @@ Not exercised: power cuts (what the disk did not write), the pipeline around the
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .sigkill import PHASES, SETTINGS
+from .sigkill import PHASES, SETTINGS, launched
 from .stage import write_base
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +28,7 @@ MOMENTS = ["sampling:25", "verifying:20", "backward:5", "writing:5", "writing:16
 
 def run(base: Path, *attempts: str) -> list[int]:
     """Kill at each moment of each directory in turn, then let the stage finish; how many of the moments came."""
-    command = [sys.executable, "-m", "tests.training.sigkill", str(base), *attempts]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    return [int(line) for line in done.stdout.split()]
+    return launched("tests.training.sigkill", str(base), *attempts)
 
 
 def everything(directory: Path) -> dict[str, Any]:

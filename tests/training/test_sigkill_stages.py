@@ -8,37 +8,25 @@ Not exercised: power cuts (what the disk did not write), rl (test_sigkill.py), t
 from __future__ import annotations
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .sigkill_stages import JOBS, phases, write_data
-from .stage import write_base
-
-ROOT = Path(__file__).parents[2]
+from .sigkill import launched
+from .sigkill_stages import JOBS, phases, prepared
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = tmp_path_factory.mktemp("stages")
-    write_base(found / "base")
-    write_data(found)
-    return found
+    return prepared(tmp_path_factory.mktemp("stages"))
 
 
 def run(folder: Path, attempts: dict[str, list[str]]) -> list[int]:
     """Kill each `job:directory` at its moments in turn, then let it finish; how many of the moments came."""
     texts = [f"{place}={','.join(moments)}" for place, moments in attempts.items()]
-    command = [sys.executable, "-m", "tests.training.sigkill_stages", str(folder), *texts]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
-    assert done.returncode == 0, done.stderr
-    return [int(line) for line in done.stdout.split()]
+    return launched("tests.training.sigkill_stages", str(folder), *texts)
 
 
 def everything(directory: Path) -> dict[str, Any]:
