@@ -126,8 +126,8 @@ def show(ours: Sequence[Contender], peers: Sequence[Contender], arguments: argpa
     peer = fastest(peers)[0]
     for c in ours:
         print(f"{c.name} against the fastest peer ({peer}): {c.rate() / peer.rate():.2f}x", end=", ")
-        ours, theirs = (max(run.peak_gib() for run in runs) for runs in (c.runs, peer.runs))
-        print(f"peak memory {ours:.2f} GiB against {theirs:.2f}")
+        most = [max(run.peak_gib() for run in runs) for runs in (c.runs, peer.runs)]
+        print(f"peak memory {most[0]:.2f} GiB against {most[1]:.2f}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from harness.contest import Contender, contest, fastest
 from harness.machine import describe
 from harness.report import COST_HEADERS, cost_cells, phase_table, result_line, table, thousands
 from harness.team import Layout, Team
-from harness.worker import forget_peak, resident_bytes
 
 ONE, TWO = Layout(1, 2), Layout(2, 1)
 OURS, PEER = "workers.supervised:OurSteps", "workers.supervised:TrlSteps"
@@ -169,12 +168,13 @@ def loss_memory(arguments: argparse.Namespace) -> dict[str, float]:
 
     from r1kit.algorithms.entropy import chunked_logprobs
     from r1kit.models.loading import DTYPES
+    from r1kit.pipeline.usage import reset_peak, resident_bytes
 
     dtype = DTYPES[arguments.dtype]
     hidden = torch.empty(arguments.tokens, arguments.width, dtype=dtype).normal_().requires_grad_()
     head = torch.empty(arguments.vocabulary, arguments.width, dtype=dtype).normal_(std=0.02).requires_grad_()
     targets = torch.randint(arguments.vocabulary, (arguments.tokens,))
-    forget_peak()  # making the arrays is not what is measured
+    reset_peak()  # making the arrays is not what is measured
     before = resident_bytes("VmRSS")
     started = time.perf_counter()
     logprobs, _ = chunked_logprobs(hidden, head, targets)

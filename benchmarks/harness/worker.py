@@ -12,11 +12,10 @@ import json
 import os
 import sys
 import time
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Protocol
 
 from r1kit.pipeline.process import tune_process
+from r1kit.pipeline.usage import reset_peak, resident_bytes
 from r1kit.pipeline.worker import die_with_parent
 
 
@@ -44,23 +43,11 @@ def load_target(name: str) -> Any:
 
 def timed_run(target: Target) -> dict[str, Any]:
     """`target.run()` with "started", "ended", "cpu_seconds" and "peak_bytes" beside its figures."""
-    forget_peak()
+    reset_peak()
     cpu, started = time.process_time(), time.perf_counter()
     figures = target.run()
     clock = {"started": started, "ended": time.perf_counter(), "cpu_seconds": time.process_time() - cpu}
     return {**clock, "peak_bytes": resident_bytes("VmHWM"), **figures}
-
-
-def forget_peak() -> None:
-    """Let the peak of resident memory begin anew; where the system cannot, it stays that of the process's life."""
-    with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
-
-
-def resident_bytes(name: str) -> int:
-    """Resident memory of this process: VmRSS now, VmHWM at most since `forget_peak`. Linux only."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:")) * 1024
 
 
 def main() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 import r1kit
+from r1kit.atomic import write_atomic
 from r1kit.dashboard import formats, health, overview
 from r1kit.dashboard.assets import read_asset
 from r1kit.dashboard.browser import make_bundle
@@ -61,14 +61,8 @@ def write_report(run_directory: Path, destination: Path | None = None) -> Path:
     run = load_run(Path(run_directory))
     target = Path(destination) if destination is not None else run.directory / REPORT_NAME
     page = render(run)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed, so that a reader never sees half a page.
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        partial.write_bytes(page.encode("utf-8", "replace"))  # a sampled lone surrogate has no UTF-8
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
+    # A reader never sees half a page; a sampled lone surrogate has no UTF-8.
+    write_atomic(target, page.encode("utf-8", "replace"))
     return target
 
 

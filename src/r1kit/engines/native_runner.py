@@ -10,6 +10,7 @@ from torch import Tensor
 
 from r1kit.engines.blocks import blocks
 from r1kit.engines.native import Done, NativeDecoder
+from r1kit.engines.runner import in_batches
 from r1kit.engines.sequence import Prefix, Prompt
 
 _MOST_TOKENS = 1024  # of prompts in one pass, unless one alone is longer
@@ -28,20 +29,7 @@ class NativeRunner:
         self, prompts: Sequence[Prompt], logprobs_of: Callable[[Tensor, Sequence[int], float], list[float]]
     ) -> list[Prefix]:
         """See `Runner.prefill`."""
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].stream))
-        batches: list[list[int]] = []
-        tokens = 0
-        for i in order:
-            tokens += len(prompts[i].stream)
-            if not batches or tokens > _MOST_TOKENS:
-                batches.append([])
-                tokens = len(prompts[i].stream)
-            batches[-1].append(i)
-        prefixes: dict[int, Prefix] = {}
-        for batch in batches:
-            done = self._prefill_batch([prompts[i] for i in batch], logprobs_of)
-            prefixes.update(zip(batch, done, strict=True))
-        return [prefixes[i] for i in range(len(prompts))]
+        return in_batches(prompts, _MOST_TOKENS, lambda batch: self._prefill_batch(batch, logprobs_of))
 
     def _prefill_batch(
         self, prompts: Sequence[Prompt], logprobs_of: Callable[[Tensor, Sequence[int], float], list[float]]

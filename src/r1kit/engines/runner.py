@@ -16,6 +16,23 @@ from r1kit.engines.sequence import Prefix, Prompt
 from r1kit.models.attention import Segment, packed_attention
 
 
+def in_batches(prompts: Sequence[Prompt], most: int, run: Callable[[Sequence[Prompt]], list[Prefix]]) -> list[Prefix]:
+    """`run` over the prompts, the shortest first, together up to `most` tokens; a longer one alone."""
+    batches: list[list[int]] = []
+    tokens = 0
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i].stream)):
+        length = len(prompts[i].stream)
+        if not batches or tokens + length > most:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(i)
+        tokens += length
+    prefixes: dict[int, Prefix] = {}
+    for batch in batches:
+        prefixes.update(zip(batch, run([prompts[i] for i in batch]), strict=True))
+    return [prefixes[i] for i in range(len(prompts))]
+
+
 class Runner:
     """The model, its cache, and the two ways to call them. Everything per token is the model's own
     `forward`.
@@ -50,25 +67,8 @@ class Runner:
         `logprobs_of(logits_FV, tokens, temperature)` scores the forced tokens. Prompts of equal length share
         one attention call; what a prompt gets depends on its own tokens only.
         """
-        order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].stream))
-        prefixes: dict[int, Prefix] = {}
-        for batch in self._batches(order, prompts):
-            done = self._prefill_batch([prompts[i] for i in batch], logprobs_of)
-            prefixes.update(zip(batch, done, strict=True))
-        return [prefixes[i] for i in range(len(prompts))]
-
-    def _batches(self, order: Sequence[int], prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Prompts that go through one pass: within the budget of tokens, and alone where they must be."""
-        batches: list[list[int]] = []
-        tokens = 0
-        for i in order:
-            length = len(prompts[i].stream)
-            if not batches or not self.shapes.prompts_together or tokens + length > MOST_ROWS:
-                batches.append([])
-                tokens = 0
-            batches[-1].append(i)
-            tokens += length
-        return batches
+        most = MOST_ROWS if self.shapes.prompts_together else 0
+        return in_batches(prompts, most, lambda batch: self._prefill_batch(batch, logprobs_of))
 
     def _prefill_batch(
         self, prompts: Sequence[Prompt], logprobs_of: Callable[[Tensor, Sequence[int], float], list[float]]

@@ -24,10 +24,10 @@ class Usage:
 def measure(peers: Iterable[int] = ()) -> Usage:
     """Usage of this process and of `peers` (process ids); a peer that is gone counts nothing."""
     own = resource.getrusage(resource.RUSAGE_SELF)
-    cpu, peak = own.ru_utime + own.ru_stime, _peak_of("self") or _ru_maxrss(own.ru_maxrss)
+    cpu, peak = own.ru_utime + own.ru_stime, resident_bytes("VmHWM") or _ru_maxrss(own.ru_maxrss)
     for pid in peers:
         cpu += _cpu_of(pid)
-        peak += _peak_of(str(pid))
+        peak += resident_bytes("VmHWM", str(pid))
     return Usage(cpu, peak)
 
 
@@ -52,12 +52,13 @@ def _ru_maxrss(value: int) -> int:
     return value if sys.platform == "darwin" else value * 1024
 
 
-def _peak_of(pid: str) -> int:
+def resident_bytes(name: str, pid: str = "self") -> int:
+    """Resident memory of a process: VmRSS now, VmHWM at most since `reset_peak`; 0 where the system does not say."""
     status = Path(f"/proc/{pid}/status")
     if not status.exists():
         return 0
     for line in status.read_text(encoding="utf-8").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
     return 0
 

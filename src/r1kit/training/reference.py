@@ -95,8 +95,9 @@ def cached_logprobs(
     for sequence in sequences:
         digest.update(sequence.token_ids.tobytes() + b"|" + sequence.marks.tobytes() + b";")
     path = directory / f"reference-{digest.hexdigest()[:16]}.json"
-    if world.broadcast(_kept(path) is not None if world.is_main else None, "reference"):
-        return np.array(_kept(path), dtype=np.float64)
+    kept = _kept(path)
+    if world.broadcast(kept is not None if world.is_main else None, "reference"):
+        return np.array(kept, dtype=np.float64)
     network = compiled(model, native)
     found = np.concatenate(read_all(network, sequences, summed_logprobs, token_budget, world))
     if world.is_main:

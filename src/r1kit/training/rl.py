@@ -21,7 +21,7 @@ from typing import Any
 
 from r1kit.engines.local import LocalEngine
 from r1kit.models.loading import load_model, load_tokenizer
-from r1kit.models.lora import LoRAModel, plain_model
+from r1kit.models.lora import adapters, plain_model
 from r1kit.rewards import RewardFunction, make_reward
 from r1kit.tasks import Task
 from r1kit.training.alarms import Alarm, Alarms
@@ -104,7 +104,7 @@ class RLRun:
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
-            adapt=self._adapters if settings.lora else None,
+            adapt=adapters(settings.lora, derived_seed(seed, stage, "lora")),
             native=settings.native,
         )
         policy = plain_model(self.session.model)
@@ -134,10 +134,6 @@ class RLRun:
         self._restore(state)
         # Where nothing was saved yet the whole stage is done again, its evaluation at step 0 included.
         recorder.truncate(stage, self.session.last_recorded)
-
-    def _adapters(self, model: Any) -> LoRAModel:
-        lora, seed = self.settings.lora, derived_seed(self.seed, self.stage, "lora")
-        return LoRAModel(model, rank=lora.rank, alpha=lora.alpha, seed=seed)
 
     def _reward(self, before: RewardFunction | None = None) -> RewardFunction:
         """The reward of the next step; `before`: that of the last one."""

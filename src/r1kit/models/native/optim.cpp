@@ -4,7 +4,7 @@
 // small products: a third of a pre-training step. Here a matrix goes through all of its iterations while it is in the
 // core's cache, with its momentum on the way in and its weights on the way out.
 
-#include "products.h"
+#include "layout.h"
 
 // A matrix of the flat vector, [rows, columns] from `start` on; `scale` of its update. Not `mine`: another rank makes
 // its update, and only its momentum moves on here.
@@ -22,35 +22,31 @@ struct Step {
 constexpr float NS_A = 3.4445f, NS_B = -4.7750f, NS_C = 2.0315f;
 constexpr int ITERATIONS = 5;
 
-template <class T>
-static T* take(char*& at, int64_t n) {
-  T* piece = reinterpret_cast<T*>(at);
-  at += (n * int64_t(sizeof(T)) + 63) / 64 * 64;
-  return piece;
-}
-
 // Room for one matrix, turned so that it is wide: [M, N] in whole blocks.
 template <class E>
 struct MuonRoom {
   int64_t M, N;
   float *flat, *sums;  // [M, N]: the direction, later the update; its other form, or products of a block of rows
   E *x, *gram, *mix, *panels;
-  MuonRoom(char*& at, const Piece& p)
+  MuonRoom(Arena& arena, const Piece& p)
       : M(whole(p.rows < p.columns ? p.rows : p.columns)), N(whole(p.rows < p.columns ? p.columns : p.rows)) {
-    flat = take<float>(at, M * N);
-    sums = take<float>(at, M * N);
-    x = take<E>(at, M * N);
-    panels = take<E>(at, M * N);
-    gram = take<E>(at, M * M);
-    mix = take<E>(at, M * M);
+    flat = arena.take<float>(M * N);
+    sums = arena.take<float>(M * N);
+    x = arena.take<E>(M * N);
+    panels = arena.take<E>(M * N);
+    gram = arena.take<E>(M * M);
+    mix = arena.take<E>(M * M);
   }
 };
 
 template <class E>
-static int64_t piece_room(const Piece& p) {
-  char* at = nullptr;
-  MuonRoom<E>{at, p};
-  return reinterpret_cast<int64_t>(at);
+static void measure(const Piece* pieces, int64_t count, int64_t& most) {
+  for (const Piece* p = pieces; p < pieces + count; p++) {
+    Arena arena{nullptr};
+    MuonRoom<E>(arena, *p);
+    const int64_t bytes = reinterpret_cast<int64_t>(arena.at);
+    most = bytes > most ? bytes : most;
+  }
 }
 
 // Moves n momenta on; each(place, direction) with whole vectors, then with the single numbers that are left.
@@ -157,9 +153,9 @@ static void run_muon(const Piece* pieces, int64_t count, const Step& s, const fl
       momentum_row(grad + p->start, momentum + p->start, p->rows * p->columns, left, [](int64_t, auto) {});
       continue;
     }
-    char* at = room;
+    Arena arena{room};
     int64_t ld;
-    const float* found = update_of(MuonRoom<E>(at, *p), *p, grad + p->start, momentum + p->start, left, ld);
+    const float* found = update_of(MuonRoom<E>(arena, *p), *p, grad + p->start, momentum + p->start, left, ld);
     for (int64_t i = 0; i < p->rows; i++, found += ld) {
       const int64_t to = p->start + i * p->columns;
       if (update)
@@ -201,14 +197,7 @@ extern "C" {
 
 int64_t muon_room(int half, const Piece* pieces, int64_t count) {
   int64_t most = 0;
-  for (int64_t i = 0; i < count; i++) {
-#if defined(R1KIT_BF16)
-    const int64_t room = half ? piece_room<bf16>(pieces[i]) : piece_room<float>(pieces[i]);
-#else
-    const int64_t room = piece_room<float>(pieces[i]);
-#endif
-    most = room > most ? room : most;
-  }
+  R1KIT_CALL(measure, pieces, count, most);
   return most;
 }
 
