@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.algorithms.entropy import chunked_logprobs
 from r1kit.models.attention import Segment, packed_attention, positions
+from r1kit.models.native.head import token_logprobs
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +50,7 @@ def summed_logprobs(model: Any, layout: Layout, sequences: Sequence[MarkedSequen
     targets = layout.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0).to(device)
     chosen = layout.tensor([np.append(s.marks[1:], False) for s in sequences], False).nonzero().squeeze(1).to(device)
     owners = _owners(layout, sequences).to(device)[chosen]
-    logprobs, _ = chunked_logprobs(_run(model, layout, sequences)[chosen], model.head_weight, targets[chosen])
+    logprobs, _ = token_logprobs(model, _run(model, layout, sequences).index_select(0, chosen), targets[chosen])
     return logprobs.new_zeros(len(sequences)).index_add(0, owners, logprobs)
 
 
@@ -59,7 +59,7 @@ def marked_logprobs(model: Any, layout: Layout, sequences: Sequence[MarkedSequen
     device = device_of(model)
     targets = layout.tensor([np.append(s.token_ids[1:], 0) for s in sequences], 0).to(device)
     chosen = _in_order(layout, sequences, [np.append(s.marks[1:], False) for s in sequences]).to(device)
-    return chunked_logprobs(_run(model, layout, sequences)[chosen], model.head_weight, targets[chosen])[0]
+    return token_logprobs(model, _run(model, layout, sequences).index_select(0, chosen), targets[chosen])[0]
 
 
 def marked_values(model: Any, layout: Layout, sequences: Sequence[MarkedSequence]) -> Tensor:
