@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import shlex
-import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-import r1kit
 from r1kit.config.graph import edge_output, stage_inputs, stage_order, stage_paths
 from r1kit.config.load import dump_recipe
 from r1kit.config.machine import require_gpus, resolve
@@ -22,11 +18,9 @@ from r1kit.config.schema import Recipe
 from r1kit.pipeline.changes import (
     begun_machine,
     changed_stages,
-    code_version,
     fingerprints,
     refuse_changes,
     refuse_new_code,
-    user_functions,
 )
 from r1kit.pipeline.expectations import Expectation, check_expectations
 from r1kit.pipeline.files import (
@@ -42,21 +36,12 @@ from r1kit.pipeline.interrupts import StopFlag
 from r1kit.pipeline.kinds import StageContext, load_runners, run_stage
 from r1kit.pipeline.launch import Team
 from r1kit.pipeline.ledger import TOKENS, make_ledger
-from r1kit.pipeline.lineage import (
-    code_hashes,
-    git_commit,
-    hash_directory,
-    hash_file,
-    hash_functions,
-    hash_path,
-    library_versions,
-    machine,
-)
 from r1kit.pipeline.metrics import MetricsLog, read_metrics
 from r1kit.pipeline.preflight import refuse_unsound
 from r1kit.pipeline.progress import StageProgress, duration
 from r1kit.pipeline.recorder import RunRecorder
 from r1kit.pipeline.run_directory import RunDirectory
+from r1kit.pipeline.run_lineage import RunLineage
 from r1kit.pipeline.stage_clock import StageClock, total_of
 from r1kit.pipeline.summary import costs, make_summary
 from r1kit.pipeline.trackers import open_trackers, require_trackers
@@ -130,7 +115,6 @@ class _Run:
         self.recipe, self.run, self.options = recipe, run, options
         self.order = stage_order(recipe)
         self.fingerprints = fingerprints(recipe)
-        self.lineage: dict[str, Any] = {}
 
     def execute(self) -> RunResult:
         run, console = self.run, self.options.console
@@ -138,7 +122,7 @@ class _Run:
             self._check()
         if self.options.fresh:
             run.clear()
-        self.lineage = read_json(run.lineage) or {}
+        self.lineage = RunLineage(run, self.recipe)
         changed = changed_stages(run, self.fingerprints) if run.exists else []
         if changed and not self.options.redo_changed:
             refuse_changes(run, self.recipe, changed)
@@ -147,12 +131,13 @@ class _Run:
             return self._conclude()
         if self.recipe.device == "cuda":
             require_gpus(int(self.recipe.processes))
-        new_code = refuse_new_code(run, self.lineage, allow=self.options.allow_new_code)
+        new_code = refuse_new_code(run, self.lineage.kept, allow=self.options.allow_new_code)
         require_trackers(self.recipe.track)
         if changed:
             self._check()
             self._discard(changed)
-        self._begin()
+        write_atomic(run.recipe, dump_recipe(self.recipe))
+        self.lineage.begin(self.options.source, self.options.overrides)
         settings = self.recipe.model_dump(mode="json")
         rows = read_metrics(run.metrics)
         trackers = open_trackers(self.recipe.track, run.root, self.recipe.name, settings, rows)
@@ -177,44 +162,8 @@ class _Run:
         for name in changed:
             self.options.console.print(f"{name}: changed, done again", highlight=False, soft_wrap=True)
             self.run.discard(name)
-            self.lineage.get("stages", {}).pop(name, None)
+            self.lineage.discard(name)
         MetricsLog(self.run.metrics).drop(changed)
-
-    def _begin(self) -> None:
-        """Write what describes the run before its first stage."""
-        write_atomic(self.run.recipe, dump_recipe(self.recipe))
-        version = code_version()
-        self.lineage.setdefault("code", {})[version] = code_hashes()
-        self.lineage |= {
-            "recipe": {
-                "name": self.recipe.name,
-                "source": self.options.source,
-                "overrides": list(self.options.overrides),
-            },
-            "seed": self.recipe.seed,
-            "inputs": self._external_inputs(),
-        }
-        self.lineage.setdefault("stages", {})
-        self.lineage.setdefault("history", []).append(
-            {
-                "started": _now(),
-                "command": shlex.join(sys.argv),
-                "code": version,
-                "git": git_commit(),
-                "r1kit": r1kit.__version__,
-                "libraries": library_versions(),
-                "machine": machine(self.recipe.device),
-            }
-        )
-        write_json(self.run.lineage, self.lineage)
-
-    def _external_inputs(self) -> dict[str, str]:
-        """Content hash by path of models and data that no stage of this recipe makes, and of the user's functions."""
-        inputs = {path: hash_path(path) or "not on this machine" for path in self.recipe.task.data_files}
-        for name, stage in self.recipe.stages.items():
-            inputs |= hash_functions(user_functions(self.recipe, name))
-            inputs |= {text: hash_path(text) or "not on this machine" for text in stage_paths(stage).values()}
-        return inputs
 
     def _run_stages(self, recorder: RunRecorder) -> None:
         team: Team | None = None
@@ -291,7 +240,7 @@ class _Run:
             **({"eval": {k: v for k, v in measured.items() if k != "examples"}} if measured else {}),
             "metrics": plain(outcome.metrics),
         }
-        self._note_lineage(name, inputs, outcome.model)
+        self.lineage.finish(name, self.fingerprints[name], inputs, outcome.model)
         self.run.finish(name, record)
         recorder.say(f"{name}: done in {duration(record['seconds'])}")
 
@@ -328,22 +277,6 @@ class _Run:
                 verify_checkpoint(path, f"{name} needs it: restore it, or start over with --fresh")
             paths[key] = path
         return paths
-
-    def _note_lineage(self, name: str, inputs: Mapping[str, Path], model_out: Path | None) -> None:
-        others = {
-            key: _describe_model(path, self.run.root)
-            for key, path in inputs.items()
-            if key != "model" and edge_output(key) == "model"
-        }
-        self.lineage["stages"][name] = {
-            "fingerprint": self.fingerprints[name],
-            "code": self.lineage["history"][-1]["code"],
-            "finished": _now(),
-            "input": _describe_model(inputs.get("model"), self.run.root),
-            **({"inputs": others} if others else {}),
-            "output": _describe_model(model_out, self.run.root),
-        }
-        write_json(self.run.lineage, self.lineage)
 
     def _fail(self, error: BaseException, recorder: RunRecorder, team: Team | None) -> None:
         """Say what happened in words where it is one of the foreseen ends; else log it and let it through."""
@@ -410,18 +343,3 @@ def _announce_stop() -> None:
 
 def _relative(path: Path, root: Path) -> str:
     return path.resolve().relative_to(root.resolve()).as_posix()
-
-
-def _describe_model(path: Path | None, root: Path) -> dict[str, str] | None:
-    if path is None:
-        return None
-    weights = path / "model.safetensors"
-    inside = path.resolve().is_relative_to(root.resolve())
-    return {
-        "path": _relative(path, root) if inside else str(path),
-        "sha256": hash_file(weights) if weights.is_file() else hash_directory(path) if path.is_dir() else "",
-    }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
