@@ -3,7 +3,7 @@
 Why this matters: people bring files of a dozen forms. A column taken for another trains the wrong text without a word;
 a bad row that is not named cannot be found among a million.
 
-Not exercised here: files themselves, their packing and damage (tests/cli/test_data_check.py); tokens (tests/models).
+Not exercised here: files themselves, their packing and damage (test_data_files.py); tokens (tests/models).
 """
 
 from __future__ import annotations

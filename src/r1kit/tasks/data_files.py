@@ -1,31 +1,30 @@
 """Rows of a data file, each with its place: JSON lines, a JSON array, CSV, TSV or Parquet, packed as .gz or .zst.
 
-A row that cannot be read is a row with an `error`, so that the caller can name it and go on.
+A row that cannot be read is a row with an `error`, so that the caller can name it and go on. What cannot be read past
+raises, with the count of the rows that were read before: no row is ever lost without a word.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
+import codecs
 import io
 import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
-
-import zstandard
+from typing import Any, BinaryIO
 
 from r1kit.config.errors import UserError
+from r1kit.tasks.packed import DAMAGE, PACKED, opened
+from r1kit.tasks.tables import TableError, read_table
 
 FORMATS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-PACKED = (".gz", ".zst")
-MAX_CELL = 1 << 27
+WIDE = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+BATCH = 1024
 
 
 class DataFileError(UserError):
-    """A file that cannot be read at all; the message names it and says what was expected."""
+    """A file that cannot be read at all, or not to its end; the message names it and says what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,28 +44,36 @@ def read_rows(path: Path) -> Iterator[Row]:
     form = suffixes[-1] if suffixes else ""
     if form not in FORMATS:
         raise DataFileError(f"{path}: expected a name that ends in {', '.join(FORMATS)}, and .gz or .zst behind it")
+    read = 0
     try:
-        if form == ".parquet":
-            yield from _parquet(path, packed)
-            return
-        with _opened(path, packed) as stream:
-            if form in (".csv", ".tsv"):
-                yield from _table(path, stream, "," if form == ".csv" else "\t")
-            elif form == ".json":
-                yield from _json(path, stream)
-            else:
-                yield from _lines(path, stream)
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise DataFileError(f"{path}: damaged or cut off: {error}") from None
+        for row in _rows(path, form, packed):
+            yield row
+            read += 1
+    except DAMAGE as error:
+        raise DataFileError(f"{path}: damaged or cut off: {error}. {_before(read)}: fetch or pack it again") from None
+    except TableError as error:
+        raise DataFileError(f"{path}:{error.line}: not CSV: {error}. {_before(read)}: mend the line") from None
 
 
-def _opened(path: Path, packed: str) -> BinaryIO:
-    if packed == ".gz":
-        return cast(BinaryIO, gzip.open(path, "rb"))
-    if packed == ".zst":
-        reader = zstandard.ZstdDecompressor().stream_reader(path.read_bytes(), read_across_frames=True)
-        return cast(BinaryIO, io.BufferedReader(cast(io.RawIOBase, reader)))
-    return open(path, "rb")
+def _before(read: int) -> str:
+    return f"Read up to there: {read} row{'' if read == 1 else 's'}; what follows cannot be skipped, only lost"
+
+
+def _rows(path: Path, form: str, packed: str) -> Iterator[Row]:
+    if form == ".parquet":
+        yield from _parquet(path, packed)
+        return
+    with opened(path, packed) as stream:
+        wide = WIDE.get(stream.peek(2)[:2])
+        if wide:
+            raise DataFileError(f"{path}: {wide}, by its first bytes; expected UTF-8: save it as such")
+        if form in (".csv", ".tsv"):
+            for line, cells, error in read_table(stream, "," if form == ".csv" else "\t"):
+                yield Row(line, f"{path}:{line}", dict(cells), error)
+        elif form == ".json":
+            yield from _json(path, stream)
+        else:
+            yield from _lines(path, stream)
 
 
 def _lines(path: Path, stream: BinaryIO) -> Iterator[Row]:
@@ -101,51 +108,55 @@ def _json(path: Path, stream: BinaryIO) -> Iterator[Row]:
         return
     try:
         values = json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataFileError(f"{path}:{line}: not UTF-8: {error.reason}; an array is read whole or not at all") from None
+    except json.JSONDecodeError as error:
+        found = f"{error.msg} at column {error.colno}"
+        raise DataFileError(f"{path}:{error.lineno}: not JSON: {found}; an array is read whole or not at all") from None
     except (ValueError, RecursionError) as error:
-        raise DataFileError(f"{path}: not JSON: {error}") from None
+        raise DataFileError(f"{path}: not JSON that can be read: {error}") from None
     for number, value in enumerate(values, start=1):
         yield _object(number, f"{path}:item {number}", value)
 
 
-def _table(path: Path, stream: BinaryIO, delimiter: str) -> Iterator[Row]:
-    csv.field_size_limit(MAX_CELL)
-    reader = csv.DictReader(_decoded(path, stream), delimiter=delimiter, strict=True)
-    start = 2
-    try:
-        for data in reader:
-            place = f"{path}:{start}"
-            if None in data or None in data.values():
-                yield Row(
-                    start, place, error=f"more or fewer cells than the {len(reader.fieldnames or ())} of the header"
-                )
-            else:
-                yield Row(start, place, dict(data))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise DataFileError(f"{path}:{start}: not CSV: {error}") from None
-
-
-def _decoded(path: Path, stream: BinaryIO) -> Iterator[str]:
-    """The lines of a table as text; a reader of the whole could not tell in which line the bytes are wrong."""
-    for number, line in enumerate(stream, start=1):
-        try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            raise DataFileError(f"{path}:{number}: not UTF-8: {error.reason} at byte {error.start}") from None
-
-
 def _parquet(path: Path, packed: str) -> Iterator[Row]:
+    """Row groups stand by themselves, and the footer counts their rows: those of a broken one are named, no others."""
     import pyarrow
     import pyarrow.parquet
 
     if packed:
         raise DataFileError(f"{path}: Parquet is packed inside; unpack the file first")
     try:
-        with pyarrow.parquet.ParquetFile(path) as table:
-            number = 0
-            for batch in table.iter_batches(batch_size=1024):
-                for data in batch.to_pylist():
-                    number += 1
-                    yield Row(number, f"{path}:row {number}", data)
-    except pyarrow.ArrowInvalid as error:
-        raise DataFileError(f"{path}: not Parquet: {error}") from None
+        table = pyarrow.parquet.ParquetFile(path, page_checksum_verification=True)
+    except (pyarrow.ArrowException, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # the disk's trouble, not the file's
+            raise
+        raise DataFileError(f"{path}: not Parquet, or cut off: {error}") from None
+    number = 0
+    with table:
+        for group in range(table.num_row_groups):
+            end = number + table.metadata.row_group(group).num_rows
+            reason = f"row group {group} ends before this row"
+            try:
+                for batch in table.iter_batches(batch_size=BATCH, row_groups=[group]):
+                    for data, wrong in _decoded(batch):
+                        number += 1
+                        yield Row(number, f"{path}:row {number}", data, wrong)
+            except (pyarrow.ArrowException, OSError) as error:
+                if getattr(error, "errno", None) is not None:
+                    raise
+                reason = f"row group {group} is damaged: {' '.join(str(error).split())}"
+            for missing in range(number + 1, end + 1):
+                yield Row(missing, f"{path}:row {missing}", error=reason)
+            number = end
+
+
+def _decoded(batch: Any) -> list[tuple[dict[str, Any], str]]:
+    """The rows of a batch and what is wrong with each."""
+    try:
+        return [(data, "") for data in batch.to_pylist()]
+    except UnicodeDecodeError as error:
+        if batch.num_rows == 1:
+            return [({}, f"not UTF-8: {error.reason} at byte {error.start}")]
+        return [_decoded(batch.slice(index, 1))[0] for index in range(batch.num_rows)]
