@@ -16,7 +16,7 @@ import io
 import json
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pyarrow
@@ -36,7 +36,7 @@ GOOD = ("a", "b")
 BROKEN = '"x"y'  # a quote inside of a cell
 
 
-def table(form: str, rows: list[tuple[str, ...]]) -> bytes:
+def table(form: str, rows: Sequence[tuple[str, ...]]) -> bytes:
     delimiter = "," if form == "csv" else "\t"
     return "".join(delimiter.join(row) + "\n" for row in [("prompt", "completion"), *rows]).encode()
 
@@ -79,8 +79,9 @@ def test_a_bad_row_of_parquet(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "reason"),
     [
-        (b"\xff", "line 3 is not UTF-8: invalid start byte at byte 2"),
-        (b"\0", "line 3 holds a NUL byte"),
+        (b"\xff", "not UTF-8: invalid start byte at byte 2"),
+        (b"\0", "a NUL byte"),
+        (b'"x\n\xff"', "line 4: not UTF-8: invalid start byte at byte 0"),
         (b"x,y", "3 cells, where the header has 2"),
         (b'"x"y', "not CSV: ',' expected after '\"'"),
         (b"x\ry", "not CSV: new-line character seen in unquoted field"),
@@ -116,7 +117,7 @@ def test_a_packed_file_that_was_cut_off_ends_the_reading(form: str, packed: str,
     assert len(list(read_traces(data))) == 400
     for cut, least in ((len(whole) // 2, 100), (len(whole) - 1, 300), (0, 0)):
         path.write_bytes(whole[:cut])
-        read = []
+        read: list[Row] = []
         with pytest.raises(DataFileError, match=r"damaged or cut off: .*Read up to there: (\d+) rows") as caught:
             read.extend(read_rows(path))
         count = int(str(caught.value).partition("Read up to there: ")[2].split()[0])
@@ -193,7 +194,7 @@ def test_lines_are_those_of_the_file() -> None:
         (b'a,b\n1,2\n"x\ny",z,z\n5,6\n', [2, -3, 5], "3 cells, where the header has 2"),
         (b'a,b\n1,2\n"x\n3,4\n"",z,z\n5,6\n', [2, 0], "cannot be told where the next row begins"),
         (b"a,b,a\n1,2,3\n", [0], "its header names column 'a' twice"),
-        (b"a,\xff\n1,2\n", [0], "its header is not UTF-8"),
+        (b"a,\xff\n1,2\n", [0], "its header: not UTF-8"),
         ("a,b\n1,2\n".encode("utf-16"), [0], "UTF-16, by its first bytes"),
     ],
 )
@@ -218,11 +219,12 @@ def test_a_stray_quote_never_makes_a_row_up_or_away(
 ) -> None:
     """In a table of any texts, one cell with a quote between two letters costs its row, or ends the reading."""
     damaged %= len(cells)
-    quoting = csv.QUOTE_ALL if everything else csv.QUOTE_MINIMAL
 
     def written(rows: list[tuple[str, str]]) -> str:
         stream = io.StringIO()
-        csv.writer(stream, quoting=quoting, lineterminator="\n").writerows(rows)
+        csv.writer(stream, quoting=csv.QUOTE_ALL if everything else csv.QUOTE_MINIMAL, lineterminator="\n").writerows(
+            rows
+        )
         return stream.getvalue()
 
     broken = written([("aa, " + cells[damaged][0] + "MARK", cells[damaged][1])]).replace("MARK", 'b"b', 1)

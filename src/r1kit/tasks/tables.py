@@ -95,7 +95,7 @@ def read_table(stream: Iterable[bytes], delimiter: str) -> Iterator[TableRow]:
         if not header:
             header = _header(cells, wrong or first)
         elif wrong is not None:
-            yield TableRow(first.number, {}, f"line {wrong.number} {wrong.error}")
+            yield TableRow(first.number, {}, f"{'' if wrong is first else f'line {wrong.number}: '}{wrong.error}")
         elif len(cells) == len(header):
             yield TableRow(first.number, dict(zip(header, cells, strict=True)))
         elif not _closes(lines.record[1:], delimiter):
@@ -109,15 +109,15 @@ def _decoded(number: int, line: bytes) -> _Line:
     """A line whose bytes are wrong keeps its delimiters and quotes."""
     coding = "utf-8-sig" if number == 1 else "utf-8"
     try:
-        return _Line(number, line.decode(coding), "holds a NUL byte" if b"\0" in line else "")
+        return _Line(number, line.decode(coding), "a NUL byte" if b"\0" in line else "")
     except UnicodeDecodeError as error:
-        reason = f"is not UTF-8: {error.reason} at byte {error.start}"
+        reason = f"not UTF-8: {error.reason} at byte {error.start}"
         return _Line(number, line.decode(coding, "surrogateescape"), reason)
 
 
 def _header(cells: list[str], line: _Line) -> list[str]:
     if line.error:
-        raise TableError(line.number, f"its header {line.error}")
+        raise TableError(line.number, f"its header: {line.error}")
     twice = next((name for name in cells if name and cells.count(name) > 1), None)
     if twice is not None:
         raise TableError(line.number, f"its header names column {twice!r} twice; rename one")
