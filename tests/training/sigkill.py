@@ -1,7 +1,8 @@
 """Stages with everything on that a checkpoint has to bring back, run in a forked child that kills itself at a moment.
 
 `python -m tests.training.sigkill BASE DIRECTORY=MOMENT,MOMENT...`: a MOMENT is phase:count, the count-th call inside
-that phase of the attempt; after the last one the stage runs to its end. One import serves all attempts and directories.
+that phase of the attempt, or phase@rank:count, that of one of its processes; after the last one the stage runs to its
+end. One import serves all attempts and directories.
 The stage here is `rl`; sigkill_stages.py has the others.
 """
 
@@ -19,6 +20,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+import torch.distributed as dist
 
 from r1kit.engines.local import LocalEngine
 from r1kit.pipeline.metrics import MetricsLog
@@ -98,17 +100,18 @@ def train(base: Path, directory: Path) -> None:
                 continue
 
 
-def counting(real: Callable[..., Any], count: int) -> Callable[..., Any]:
-    """`real`, but its `count`-th call ends in SIGKILL, half of them before the call and half after."""
+def counting(real: Callable[..., Any], count: int, rank: str = "") -> Callable[..., Any]:
+    """`real`, but its `count`-th call (by `rank`) ends in SIGKILL, half of them before the call and half after."""
     calls = 0
 
     def call(*args: Any, **named: Any) -> Any:
         nonlocal calls
         calls += 1
-        if calls == count and count % 2:
+        deadly = calls == count and rank in ("", str(dist.get_rank() if dist.is_initialized() else 0))
+        if deadly and count % 2:
             os.kill(os.getpid(), signal.SIGKILL)
         value = real(*args, **named)
-        if calls == count:
+        if deadly:
             os.kill(os.getpid(), signal.SIGKILL)
         return value
 
@@ -124,8 +127,9 @@ def arm(moment: str, targets: Targets) -> None:
     if phase == "anywhere":
         signal.setitimer(signal.ITIMER_VIRTUAL, int(count) / 1000)
         return
+    phase, _, rank = phase.partition("@")
     (first, name), *others = targets[phase]
-    deadly = counting(getattr(first, name), int(count))
+    deadly = counting(getattr(first, name), int(count), rank)
     for owner in (first, *(owner for owner, _ in others)):
         setattr(owner, name, deadly)
 
