@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from r1kit.config import ConfigError, dump_recipe, load_recipe, parse_recipe
-from r1kit.config.data_path import find_data
+from r1kit.config.data_path import expand, find_data
 from r1kit.config.tasks import DataTaskSettings
 
 RECIPE = "name: a\ntask: {name: math, data: %s}\nstages: {e: {kind: evaluate, model: m}}\n"
@@ -54,3 +54,15 @@ def test_what_is_not_there_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         find_data("$R1KIT_DATA/no.jsonl")
     with pytest.raises(ConfigError, match="is a directory: name its files"):
         find_data(str(tmp_path))
+
+
+def test_a_path_of_a_model_is_expanded_and_begins_where_it_is_said_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("MODELS", "/models")
+    monkeypatch.delenv("NO_SUCH", raising=False)
+    assert expand("~/base") == tmp_path / "base"
+    assert expand("$MODELS/base") == expand("${MODELS}/base", tmp_path) == Path("/models/base")
+    assert (expand("base"), expand("base", tmp_path)) == (Path("base"), tmp_path / "base")
+    assert expand("$NO_SUCH/base") == Path("$NO_SUCH/base")

@@ -1,4 +1,4 @@
-"""Paths of data files in a recipe: relative ones lie beside the recipe; `$R1KIT_DATA/...` stays as it is written.
+"""Paths in a recipe: of data files relative ones lie beside the recipe; `$R1KIT_DATA/...` stays as it is written.
 
 A relative path becomes absolute when the recipe is loaded, so that a run directory and every process of a run mean the
 same file. A variable is looked up when the file is opened: a recipe that names one travels between machines.
@@ -26,6 +26,12 @@ def _beside_recipe(path: str, info: ValidationInfo) -> str:
 
 
 DataPath = Annotated[str, Field(min_length=1, pattern=r"\S"), AfterValidator(_beside_recipe)]
+
+
+def expand(path: str | Path, folder: Path | None = None) -> Path:
+    """What a recipe's path names: `~` and `$VARIABLE` replaced, a relative one below `folder` (None: left as it is)."""
+    found = Path(os.path.expandvars(path)).expanduser()
+    return folder / found if folder else found
 
 
 def find_data(path: str) -> Path:

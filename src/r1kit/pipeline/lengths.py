@@ -13,6 +13,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1kit.config.data_path import expand
 from r1kit.config.graph import main_model
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
 
@@ -45,7 +46,7 @@ def root_model(recipe: Recipe, name: str) -> Path | None:
     upstream, path = main_model(recipe.stages[name])
     if upstream is not None:
         return root_model(recipe, upstream)
-    return Path(path) if path is not None else None
+    return expand(path) if path is not None else None
 
 
 def measured_lengths(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import r1kit
+from r1kit.config.data_path import expand
 from r1kit.config.machine import cpu_flags, usable_cores
 from r1kit.verifiers.user import source_file
 
@@ -68,8 +69,14 @@ def hash_file(path: Path) -> str:
 
 def hash_path(text: str) -> str | None:
     """Content hash of a file or directory as a recipe names it; None where there is none on this machine."""
-    path = Path(os.path.expandvars(text)).expanduser()
+    path = expand(text)
     return hash_directory(path) if path.is_dir() else hash_file(path) if path.is_file() else None
+
+
+def hash_model(path: Path) -> str:
+    """Content hash of a checkpoint's weights where they are one file, else of the directory; "" where there is none."""
+    weights = path / "model.safetensors"
+    return hash_file(weights) if weights.is_file() else hash_directory(path) if path.is_dir() else ""
 
 
 def hash_functions(specs: Iterable[str]) -> dict[str, str]:

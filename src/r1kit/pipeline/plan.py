@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from r1kit.config.data_path import expand
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.graph import edge_part, main_model, stage_inputs, stage_order, stage_paths
 from r1kit.config.merge import MergeSettings
@@ -158,7 +159,7 @@ def _shape(recipe: Recipe, name: str, shapes: dict[str, Shape]) -> Shape | None:
         return Shape.of_settings(stage.model)
     upstream, path = main_model(stage)
     if path is not None:
-        return Shape.of_directory(Path(path))
+        return Shape.of_directory(expand(path))
     return shapes.get(upstream) if upstream is not None else None
 
 
@@ -166,8 +167,8 @@ def _judges(stage: StageSettings, shapes: Mapping[str, Shape]) -> list[Shape]:
     """The reward models that judge for a stage; each is held once, however many parts of the reward name it."""
     valued = stage.valued_parts if isinstance(stage, RLSettings) else ()
     stages = {upstream for key, upstream in stage_inputs(stage).items() if edge_part(key) in valued}
-    paths = {path for key, path in stage_paths(stage).items() if edge_part(key) in valued}
-    found = [*(shapes.get(upstream) for upstream in sorted(stages)), *map(Shape.of_directory, map(Path, sorted(paths)))]
+    paths = {expand(path) for key, path in stage_paths(stage).items() if edge_part(key) in valued}
+    found = [*(shapes.get(upstream) for upstream in sorted(stages)), *map(Shape.of_directory, sorted(paths))]
     return [shape for shape in found if shape is not None]
 
 

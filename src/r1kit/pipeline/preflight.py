@@ -8,13 +8,13 @@ policy the way the reward and each penalty mean it to (in every phase of a sched
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from r1kit.config.data_path import expand
 from r1kit.config.errors import UserError
 from r1kit.config.graph import edge_output, edge_part, stage_paths
 from r1kit.config.schedules import phases_of
@@ -100,7 +100,7 @@ def _models(recipe: Recipe) -> Iterator[Check]:
         for key, text in stage_paths(stage).items():
             if edge_output(key) != "model":
                 continue
-            model = Path(os.path.expandvars(text)).expanduser()
+            model = expand(text)
             ok = (model / "config.json").is_file()
             found = (
                 "has a config.json"

@@ -11,6 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
+from r1kit.config.data_path import expand
 from r1kit.config.graph import edge_output, stage_inputs, stage_order, stage_paths
 from r1kit.config.load import dump_recipe
 from r1kit.config.machine import require_gpus, resolve
@@ -262,7 +263,7 @@ class _Run:
         from r1kit.training.checkpoints import COMPLETE, verify_checkpoint
 
         stage = self.recipe.stages[name]
-        paths = {key: Path(os.path.expandvars(text)).expanduser() for key, text in stage_paths(stage).items()}
+        paths = {key: expand(text) for key, text in stage_paths(stage).items()}
         for key, upstream in stage_inputs(stage).items():
             if key.startswith("after"):
                 continue

@@ -17,9 +17,8 @@ from r1kit.pipeline.files import read_json, write_json
 from r1kit.pipeline.lineage import (
     code_hashes,
     git_commit,
-    hash_directory,
-    hash_file,
     hash_functions,
+    hash_model,
     hash_path,
     library_versions,
     machine,
@@ -48,6 +47,7 @@ class RunLineage:
             {
                 "started": _now(),
                 "command": shlex.join(sys.argv),
+                "directory": str(Path.cwd()),
                 "code": version,
                 "git": git_commit(),
                 "r1kit": r1kit.__version__,
@@ -87,11 +87,11 @@ class RunLineage:
     def _described(self, model: Path | None) -> dict[str, str] | None:
         if model is None:
             return None
-        weights, root = model / "model.safetensors", self.run.root.resolve()
+        root = self.run.root.resolve()
         inside = model.resolve().is_relative_to(root)
         return {
             "path": model.resolve().relative_to(root).as_posix() if inside else str(model),
-            "sha256": hash_file(weights) if weights.is_file() else hash_directory(model) if model.is_dir() else "",
+            "sha256": hash_model(model),
         }
 
 

@@ -7,7 +7,6 @@ A bad row is named by file and line; it ends the reading, or is skipped and coun
 from __future__ import annotations
 
 import json
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import zstandard
 
 from r1kit.atomic import write_atomic
 from r1kit.config.data import DataSettings
+from r1kit.config.data_path import expand
 from r1kit.config.errors import UserError
 from r1kit.records import Message, PreferencePair, Trace
 from r1kit.tasks import conversations
@@ -92,9 +92,8 @@ class Reading(GoodRows[T]):
         head = list(islice(rows, HEAD))
         names = dict.fromkeys(name for row in head for name, value in row.data.items() if value is not None)
         ours = names and all(_is_ours(row.data) for row in head if not row.error)
-        columns = (
-            Columns() if ours or not names else find_columns(names, self.settings.columns, str(path), form=self.form)
-        )
+        place = next((row.place for row in head if not row.error), str(path))
+        columns = Columns() if ours or not names else find_columns(names, self.settings.columns, place, form=self.form)
         for row in chain(head, rows):
             self.read += 1
             try:
@@ -128,7 +127,7 @@ def write_jsonl(path: Path, records: Iterable[Trace | PreferencePair]) -> None:
 
 def data_files(path: str | Path) -> list[Path]:
     """The file, or the data files of a directory in name order. Raises UserError where there is none."""
-    found = Path(os.path.expandvars(str(path))).expanduser()
+    found = expand(path)
     if found.is_file():
         return [found]
     if not found.is_dir():
