@@ -23,7 +23,7 @@ from r1kit.config.tasks import ArithmeticSettings, TaskSettings
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.lengths import WITNESSES, Lengths, measured_lengths, root_model, stage_lengths
 from r1kit.pipeline.lineage import gpu_memory_bytes, memory_bytes
-from r1kit.pipeline.plan import plan_stages
+from r1kit.pipeline.plan import memory_table, plan_stages
 from r1kit.pipeline.preflight_data import data_checks
 from r1kit.pipeline.preflight_model import model_checks
 from r1kit.pipeline.preflight_reward import full_marks, right_response
@@ -41,11 +41,12 @@ PROGRAMS = 32  # right responses tried where each runs a program
 
 @dataclass(frozen=True)
 class Check:
-    """One finding: what was looked at, whether it holds, and what was found."""
+    """One finding: what was looked at, whether it holds, and what was found; `table`: lines that say more."""
 
     name: str
     ok: bool
     found: str
+    table: tuple[str, ...] = ()
 
 
 def preflight(recipe: Recipe) -> Iterator[Check]:
@@ -128,18 +129,17 @@ def _judges(model: Path) -> tuple[bool, str]:
 
 
 def _memory(recipe: Recipe) -> Check:
-    plans, on_gpu, processes = plan_stages(recipe), recipe.device == "cuda", int(recipe.processes)
+    plans, on_gpu = plan_stages(recipe), recipe.device == "cuda"
     available = gpu_memory_bytes() if on_gpu else memory_bytes()
     if not plans:
         return Check("memory", True, "not estimated: no stage's model can be read yet")
     most = max(plans, key=lambda plan: plan.memory_bytes)
-    needed = most.gpu_bytes(processes) if on_gpu else most.memory_bytes
-    found = f"at most {gib(needed)}{' a GPU' if on_gpu else ''} (stage {most.name}, estimated)"
-    if available is None:
-        return Check("memory", True, found)
-    ok = needed < 0.9 * available
+    needed = most.gpu_bytes if on_gpu else most.memory_bytes
+    ok = available is None or needed < 0.9 * available
     advice = "" if ok else f"; lower token_budget{' or slots' if on_gpu else ', slots or processes'}"
-    return Check("memory", ok, f"{found} of {gib(available)}{advice}")
+    room = f" of {gib(available)}" if available is not None else ""
+    found = f"at most {gib(needed)}{' a GPU' if on_gpu else ''} (stage {most.name}, estimated){room}{advice}"
+    return Check("memory", ok, found, tuple(memory_table(plans, on_gpu)))
 
 
 def _trackers(recipe: Recipe) -> Iterator[Check]:
