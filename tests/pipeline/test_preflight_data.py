@@ -72,6 +72,45 @@ def test_what_cannot_be_trained_on_fails(rows: list[Any], message: str, tmp_path
     assert message in found
 
 
+JUDGED = """
+name: judged data
+task: countdown
+stages:
+  pairs: {kind: preference, model: base, data: [{path: FOLDER/pairs.jsonl}]}
+  kto: {kind: preference, model: base, method: kto, data: [{path: FOLDER/labelled.jsonl}]}
+  steps: {kind: reward_model, model: base, method: process, data: [{path: FOLDER/steps.jsonl, columns: {labels: n}}]}
+  safe: {kind: reward_model, model: base, method: pointwise, data: [{path: FOLDER/labelled.jsonl}]}
+  judge: {kind: reward_model, model: base, data: [{path: FOLDER/pairs.jsonl}]}
+"""
+
+
+def test_judged_data_are_read_as_their_stage_will(tmp_path: Path) -> None:
+    write(tmp_path / "pairs.jsonl", {"prompt": "a", "chosen": "b", "rejected": "c"})
+    write(tmp_path / "labelled.jsonl", {"prompt": "a", "completion": "b", "label": True})
+    write(tmp_path / "steps.jsonl", {"prompt": "a", "steps": ["b"], "n": [0.5]})
+
+    def found() -> dict[str, tuple[bool, str]]:
+        recipe = parse_recipe(JUDGED.replace("FOLDER", str(tmp_path)), "recipe.yaml")
+        return {what.partition(":")[0]: (ok, said) for what, ok, said in data_checks(recipe)}
+
+    assert {name: ok for name, (ok, _) in found().items()} == dict.fromkeys(
+        ("pairs", "kto", "steps", "safe", "judge"), True
+    )
+    write(tmp_path / "pairs.jsonl", {"prompt": "a", "chosen": "b"})
+    write(tmp_path / "labelled.jsonl", {"prompt": "a", "completion": "b", "label": "good"})
+    write(tmp_path / "steps.jsonl", {"prompt": "a", "steps": ["b"], "m": [0.5]})
+    said = found()
+    assert not any(ok for ok, _ in said.values())
+    for name, part in {
+        "pairs": "no column that holds the rejected",
+        "judge": "no column that holds the rejected",
+        "kto": "label is 'good'",
+        "safe": "label is 'good'",
+        "steps": "steps.jsonl:1: columns.labels is 'n'",
+    }.items():
+        assert part in said[name][1]
+
+
 def test_a_file_that_is_not_there_fails(tmp_path: Path) -> None:
     assert checks(tmp_path / "rows.jsonl")["sft: data[0]"] == (
         False,

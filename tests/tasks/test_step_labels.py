@@ -7,16 +7,23 @@ Not exercised here: whole published files, which are not part of the data these 
 
 from __future__ import annotations
 
+import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from r1kit.config.data import DataSettings
+from r1kit.config.data import ColumnSettings, DataSettings
 from r1kit.config.errors import UserError
-from r1kit.tasks.step_labels import StepReading, rated_steps
+from r1kit.tasks.step_labels import RatedSteps, StepReading, find_step_columns, rated_steps
 from r1kit.tasks.traces import BadRowError
+
+
+def rated(row: dict[str, Any], system: str | None = None, **named: str) -> RatedSteps:
+    """A row as the only one of its file."""
+    return rated_steps(row, find_step_columns(row, ColumnSettings(**named), "p:1"), "p:1", system)
 
 
 def prm800k_row() -> dict[str, Any]:
@@ -37,7 +44,7 @@ def prm800k_row() -> dict[str, Any]:
 
 
 def test_prm800k_follows_the_path_the_labeller_took() -> None:
-    found = rated_steps(prm800k_row(), "p:1")
+    found = rated(prm800k_row())
     assert found.steps == ("We add.", "2+3=5", "So 6.")
     assert found.ratings == (0, None, -1)
     assert found.human
@@ -51,7 +58,7 @@ def test_math_shepherd_reads_each_sign_where_its_step_ends() -> None:
         "label": f"{question}Step 1: 3 + 2 = 5 +\nStep 2: 5 - 1 = 3 -\nStep 3: The answer is: 3 -",
         "task": "GSM8K",
     }
-    found = rated_steps(row, "p:1")
+    found = rated(row)
     assert found.prompt[0].content == question.strip()
     assert found.steps == ("Step 1: 3 + 2 = 5", "Step 2: 5 - 1 = 3", "Step 3: The answer is: 3")
     assert found.ratings == (1.0, 0.0, 0.0)
@@ -60,30 +67,99 @@ def test_math_shepherd_reads_each_sign_where_its_step_ends() -> None:
 
 @pytest.mark.parametrize("name", ["steps", "completions"])
 def test_rows_of_prompt_steps_and_labels(name: str) -> None:
-    found = rated_steps(
-        {"prompt": "2+3?", name: ["a", "b", "c"], "labels": [True, 0.25, None]}, "p:1", system="Be brief"
-    )
+    found = rated({"prompt": "2+3?", name: ["a", "b", "c"], "labels": [True, 0.25, None]}, system="Be brief")
     assert found.ratings == (1.0, 0.25, None)
-    assert [m.role for m in found.prompt] == ["system", "user"]
-    assert rated_steps({"prompt": "2+3?", name: ["a"], "labels": [-1]}, "p:1").human
+    assert not found.human
+    assert [m.content for m in found.prompt] == ["Be brief", "2+3?"]
+    people = rated({"prompt": "2+3?", "System": "Sky", name: ["a", "b"], "ratings": [1, 0]}, system="Be brief")
+    assert people.human, "0 is neutral, whether or not the row has a -1 too"
+    assert [m.content for m in people.prompt] == ["Sky", "2+3?"]
+
+
+def test_columns_named_in_the_recipe(tmp_path: Path) -> None:
+    """Every form with other names reads as it does under its own."""
+    prm, question = prm800k_row(), "Janet has 3. "
+    shepherd = {"input": f"{question}Step 1: 3 ки", "label": f"{question}Step 1: 3 -"}
+    shares: dict[str, Any] = {"prompt": "2+3?", "steps": ["a", "b"], "labels": [0.5, None], "system": "Be brief"}
+    people: dict[str, Any] = {"prompt": "2+3?", "steps": ["a", "b"], "ratings": [0, -1]}
+    cases: list[tuple[dict[str, Any], dict[str, str]]] = [
+        (prm, {"question": "frage", "label": "urteil"}),
+        (shepherd, {"input": "text", "label": "zeichen"}),
+        (shares, {"prompt": "frage", "steps": "schritte", "labels": "noten", "system": "rahmen"}),
+        (people, {"prompt": "frage", "steps": "schritte", "ratings": "noten"}),
+    ]
+    for number, (row, names) in enumerate(cases):
+        # Columns of known names that hold something else are not taken.
+        renamed = {names.get(name, name): value for name, value in row.items()}
+        decoys = {name: "other" for name in names if name != "system"}
+        path = tmp_path / f"{number}.jsonl"
+        path.write_text(json.dumps({**decoys, **renamed}) + "\n")
+        columns = {"prompt" if name == "question" else name: other for name, other in names.items()}
+        (found,) = StepReading(DataSettings(path=str(path), columns=ColumnSettings(**columns)))
+        assert found == replace(rated(row), place=f"{path}:1")
+
+
+def test_steps_and_labels_in_cells_of_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "steps.csv"
+    with open(path, "w", newline="") as stream:
+        rows = [["q", "parts", "p"], ["[2] is a list?", json.dumps(["a", "b"]), "[0.5, null]"], ["q", "abc", "[1,0,1]"]]
+        csv.writer(stream).writerows(rows)
+    columns = ColumnSettings(prompt="q", steps="parts", labels="p")
+    reading = StepReading(DataSettings(path=str(path), columns=columns, bad_rows="skip"))
+    (found,) = reading
+    assert (found.prompt[0].content, found.steps, found.ratings) == ("[2] is a list?", ("a", "b"), (0.5, None))
+    assert (reading.bad[0].place, reading.bad[0].reason.partition(":")[0]) == (f"{path}:3", "parts is not JSON")
+
+
+@pytest.mark.parametrize(
+    ("named", "match"),
+    [
+        (
+            {"steps": "stepz"},
+            r'x\.jsonl:2: columns\.steps is .stepz. \(did you mean "steps"\?\); its columns',
+        ),
+        ({"chosen": "steps"}, r"x\.jsonl:2: columns\.chosen is set, but such rows have none; expected prompt, system"),
+        ({"steps": "steps", "label": "labels"}, r"x\.jsonl:2: columns\.steps and columns\.label are of two forms"),
+        ({"input": "prompt"}, r"x\.jsonl:2: no known form of step labels: no column that holds the label;"),
+    ],
+)
+def test_columns_that_cannot_be_are_refused_under_either_policy(
+    named: dict[str, str], match: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_text("{broken\n" + json.dumps({"prompt": "q", "steps": ["a"], "labels": [1]}) + "\n")
+    data = DataSettings(path=str(path), columns=ColumnSettings(**named), bad_rows="skip")
+    with pytest.raises(UserError, match=match):
+        list(StepReading(data))
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "no form": ({"text": "a"}, "no known form of step labels.*found text"),
+    "no form": ({"text": "a"}, "no known form of step labels: .*its columns are text"),
     "one label missing": ({"prompt": "q", "steps": ["a", "b"], "labels": [1]}, "2 steps and 1 labels"),
     "no step": ({"prompt": "q", "steps": [], "labels": []}, "0 steps and 0 labels"),
     "an empty step": ({"prompt": "q", "steps": ["a", " "], "labels": [1, 1]}, "step 1 is empty"),
     "no prompt": ({"steps": ["a"], "labels": [1]}, "no prompt"),
     "no sign": ({"input": "q Step 1: a ки", "label": "q Step 1: a ?"}, "expected \\+ or -"),
     "a step that is no text": ({"prompt": "q", "steps": [3], "labels": [1]}, "expected a list of texts"),
+    "a text of steps": ({"prompt": "q", "steps": "abc", "labels": [1, 0, 1]}, "steps is not JSON"),
+    "a number of steps": ({"prompt": "q", "steps": 3, "labels": [1, 0, 1]}, "steps is '3': expected a list"),
+    "a share of 2": ({"prompt": "q", "steps": ["a"], "labels": [2]}, r"label 0 is 2: expected a number in \[0, 1\]"),
+    "a rating among shares": ({"prompt": "q", "steps": ["a"], "labels": [-1]}, "1, 0, -1 stand in ratings"),
+    "half a rating": ({"prompt": "q", "steps": ["a"], "ratings": [0.5]}, "label 0 is 0.5: expected 1, 0, -1 or null"),
+    "a sign": ({"prompt": "q", "steps": ["a"], "labels": ["+"]}, r"label 0 is '\+'"),
+    "no number": ({"prompt": "q", "steps": ["a"], "labels": [float("nan")]}, "label 0 is nan"),
+    "no completion": (
+        {"question": {"problem": "q"}, "label": {"steps": [{"completions": []}]}},
+        "step 0 has 0 completions: expected number 0",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_rows_say_what_is_wrong(name: str) -> None:
     row, match = BAD[name]
-    with pytest.raises(ValueError, match=match):
-        rated_steps(row, "p:1")
+    with pytest.raises((ValueError, UserError), match=match):
+        rated(row)
 
 
 def test_bad_rows_end_the_reading_or_are_counted(tmp_path: Path) -> None:

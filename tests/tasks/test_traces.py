@@ -193,8 +193,13 @@ def test_columns_that_cannot_be_told_or_do_not_exist(tmp_path: Path) -> None:
     file = lines(tmp_path / "rows.jsonl", {"a": "x", "question": "q"})
     with pytest.raises(UserError, match=r"no column that holds the response; its columns are a, question"):
         list(read_traces(settings(file)))
-    with pytest.raises(UserError, match=r"columns.response is 'questoin' \(did you mean \"question\"\?\)"):
+    with pytest.raises(
+        UserError, match=r"rows\.jsonl:1: columns.response is 'questoin' \(did you mean \"question\"\?\)"
+    ):
         list(read_traces(settings(file, columns={"response": "questoin"})))
+    for reader, key in ((read_traces, "steps"), (read_pairs, "response"), (read_labelled, "chosen")):
+        with pytest.raises(UserError, match=rf"columns.{key} is set, but such rows have none; expected messages"):
+            list(reader(settings(file, columns={key: "a"})))
 
 
 def test_no_file_an_empty_file_and_a_folder_without_data(tmp_path: Path) -> None:

@@ -350,7 +350,7 @@ def test_bad_data_is_named(base: Path, tmp_path: Path) -> None:
     rows = step_rows(6)
     rows[1]["labels"] = [0.5, 1.5, 1.0]
     path = write_rows(tmp_path / "steps.jsonl", rows)
-    with pytest.raises(BadRowError, match=r"steps\.jsonl:2: .*step 1 has share 1\.5"):
+    with pytest.raises(BadRowError, match=r"steps\.jsonl:2: label 1 is 1\.5"):
         train(base, tmp_path / "run", ListRecorder(), path, "process")
     rows[1]["labels"] = [None, None, None]
     path = write_rows(tmp_path / "steps.jsonl", rows)

@@ -19,12 +19,17 @@ class ColumnSettings(Settings):
     messages: str | None = Field(None, description="a conversation: a list of turns")
     system: str | None = Field(None, description="system prompt")
     prompt: str | None = Field(None, description="question or instruction, or a list of turns")
-    input: str | None = Field(None, description="a further part of the prompt (Alpaca)")
+    input: str | None = Field(None, description="a further part of the prompt (Alpaca); marked steps (Math-Shepherd)")
     reasoning: str | None = Field(None, description="the thought, where it stands apart from the answer")
     response: str | None = Field(None, description="what the assistant says")
     chosen: str | None = Field(None, description="the better response of a pair")
     rejected: str | None = Field(None, description="the worse response of a pair")
-    label: str | None = Field(None, description="true where a single response is wanted (KTO)")
+    label: str | None = Field(
+        None, description="true where a single response is wanted (KTO); a labeller's work (PRM800K, Math-Shepherd)"
+    )
+    steps: str | None = Field(None, description="the steps of a solution: a list of texts")
+    labels: str | None = Field(None, description="for each step a number in [0, 1], such as its share of right ends")
+    ratings: str | None = Field(None, description="for each step a person's 1 (good), 0 (neutral) or -1 (bad)")
     id: str | None = Field(None, description="name of the row")
 
 

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from r1kit.config.errors import UserError
 from r1kit.config.graph import stage_paths
+from r1kit.config.preference import PreferenceSettings
 from r1kit.config.schema import Recipe
 from r1kit.config.supervised import SFTSettings
 from r1kit.pipeline.lengths import root_model
 
 if TYPE_CHECKING:
     from r1kit.models.conversation import ConversationEncoder
+    from r1kit.tasks.traces import GoodRows
 
 ROWS = 256
 
@@ -37,15 +39,12 @@ def data_checks(recipe: Recipe) -> Iterator[tuple[str, bool, str]]:
 
 def _looked_at(recipe: Recipe, name: str, stage: Any, data: Any) -> str:
     """The first rows of a data set, in words. UserError or ValueError where they cannot be trained on."""
-    from r1kit.tasks.traces import data_files, read_traces
-
-    if not isinstance(stage, SFTSettings):
-        files = data_files(data.path)
-        return f"{data.path}: {len(files)} file{'s' if len(files) > 1 else ''}"
-    reading = read_traces(data)
+    reading = _reading(stage, data)
     traces = list(islice(reading, ROWS))
     reading.require_rows()
     found = f"{data.path}: {len(traces)} of its first {reading.read} rows can be used"
+    if not isinstance(stage, SFTSettings):
+        return found
     encoder = _encoder(root_model(recipe, name), stage)
     if encoder is None:
         return found
@@ -55,6 +54,20 @@ def _looked_at(recipe: Recipe, name: str, stage: Any, data: Any) -> str:
         raise ValueError(f"{found}, but all are longer than max_tokens {stage.max_tokens}: raise it, or too_long: cut")
     shown = f"; {longer} longer than max_tokens {stage.max_tokens}, {stage.too_long}" if longer else ""
     return f"{found}, to {max(lengths)} tokens{shown}"
+
+
+def _reading(stage: Any, data: Any) -> GoodRows[Any]:
+    """The rows of a data set in the form that the stage learns from."""
+    from r1kit.tasks.step_labels import StepReading
+    from r1kit.tasks.traces import read_labelled, read_pairs, read_traces
+
+    if isinstance(stage, SFTSettings):
+        return read_traces(data)
+    if isinstance(stage, PreferenceSettings):
+        return read_labelled(data) if stage.takes_labels else read_pairs(data)
+    if stage.method == "process":
+        return StepReading(data)
+    return read_pairs(data) if stage.method == "pairwise" else read_labelled(data)
 
 
 def _encoder(model: Path | None, stage: SFTSettings) -> ConversationEncoder | None:

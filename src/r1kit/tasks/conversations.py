@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,13 @@ RESPONSE = (
 )
 LABEL = ("label", "kto_tag")
 IDS = ("id", "uuid", "trace_id", "problem_id", "unique_id", "task_id")
+# What a recipe may name the columns of, by form.
+_PROMPTED = ("messages", "system", "prompt", "input", "id")
+NAMED: Mapping[str, tuple[str, ...]] = {
+    "trace": (*_PROMPTED, "reasoning", "response"),
+    "pair": (*_PROMPTED, "chosen", "rejected"),
+    "labelled": (*_PROMPTED, "reasoning", "response", "label"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,16 +71,10 @@ class Columns:
 def find_columns(names: Iterable[str], asked: ColumnSettings, source: str, *, form: str = "trace") -> Columns:
     """The columns of a file that has `names`, those `asked` for first; `form` is trace, pair or labelled.
 
-    Raises UserError where a column that was asked for is absent, or where nothing tells what is trained.
+    Raises UserError, of `source`, where a column that was asked for is absent or nothing tells what is trained.
     """
     present = {name.lower(): name for name in names}
-    wishes = {name: value for name, value in asked.model_dump().items() if value is not None}
-    for key, value in wishes.items():
-        if value not in present.values():
-            hint = nearest(value, present.values())
-            raise UserError(
-                f"{source}: columns.{key} is {value!r}{hint}; its columns are {', '.join(present.values())}"
-            )
+    wishes = asked_columns(present.values(), asked, source, NAMED[form])
 
     def first(key: str, known: Sequence[str]) -> str:
         return wishes.get(key) or next((present[name] for name in known if name in present), "")
@@ -99,6 +100,21 @@ def find_columns(names: Iterable[str], asked: ColumnSettings, source: str, *, fo
             f"name it in the recipe (columns: {{{missing}: ...}}; docs/data-formats.md lists the known forms)"
         )
     return found
+
+
+def asked_columns(
+    present: Collection[str], asked: ColumnSettings, source: str, known: Collection[str]
+) -> dict[str, str]:
+    """The columns that the recipe names. UserError where the file has none of that name, or the form no such part."""
+    wishes = {name: value for name, value in asked.model_dump().items() if value is not None}
+    for key, value in wishes.items():
+        if key not in known:
+            raise UserError(f"{source}: columns.{key} is set, but such rows have none; expected {', '.join(known)}")
+        if value not in present:
+            raise UserError(
+                f"{source}: columns.{key} is {value!r}{nearest(value, present)}; its columns are {', '.join(present)}"
+            )
+    return wishes
 
 
 def _missing(found: Columns, form: str) -> str:
