@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from r1kit.config.schema import RLSettings
 from r1kit.config.tasks import CountdownSettings
@@ -47,6 +50,25 @@ def write_base(directory: Path, seed: int = 0) -> Path:
     return directory
 
 
+def swap_two_ids(model: Path) -> None:
+    """Two words of the tokenizer beside a model change places."""
+    path = model / "tokenizer.json"
+    raw = json.loads(path.read_text())
+    vocabulary = raw["model"]["vocab"]
+    vocabulary["a"], vocabulary["b"] = vocabulary["b"], vocabulary["a"]
+    path.write_text(json.dumps(raw))
+
+
+def write_untrained(directory: Path, token: str) -> Path:
+    """A checkpoint in which the row of one token is as small as when it was made."""
+    tokenizer = build_tiny_tokenizer()
+    model = tiny_model(vocab_size=len(tokenizer))
+    with torch.no_grad():
+        model.embedding[tokenizer.convert_tokens_to_ids(token)] *= 0.01
+    write_model(model, tokenizer, directory)
+    return directory
+
+
 def even_tokens(problem: Problem, rollouts: Sequence[Rollout], *, max_tokens: int, step: int) -> list[dict[str, float]]:
     """A reward that an untrained policy earns now and then: without any, no group would be useful."""
     return [{"accuracy": float(rollout.response_ids[0] % 2 == 0)} for rollout in rollouts]
@@ -57,12 +79,16 @@ class ListRecorder(NullRecorder):
 
     def __init__(self, stop_after: int | None = None) -> None:
         self.rows: list[dict[str, Any]] = []
+        self.notes: list[str] = []
         self.stop_after = stop_after
 
     def metrics(
         self, stage: str, step: int, values: Mapping[str, float], clock: Mapping[str, float], kind: str = "train"
     ) -> None:
         self.rows.append({"stage": stage, "kind": kind, "step": step, **values})
+
+    def note(self, stage: str, text: str) -> None:
+        self.notes.append(text)
 
     def should_stop(self) -> bool:
         return bool(self.rows) and self.rows[-1]["step"] == self.stop_after

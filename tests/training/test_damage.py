@@ -20,15 +20,20 @@ import pytest
 from r1kit.curation import generate as generating
 from r1kit.models.checkpoint import CheckpointError
 from r1kit.models.loading import write_model
+from r1kit.models.own_tokenizer import FINGERPRINT
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.training import checkpoints, reference
 from r1kit.training.checkpoints import complete_checkpoints, verify_checkpoint
+from r1kit.training.recorder import NullRecorder
 
 from .helpers import tiny_model
 from .sigkill_stages import JOBS, prepared, run
+from .stage import swap_two_ids, write_untrained
 from .test_sigkill_stages import compare
 
 TRAINED = [job for job in JOBS if job != "generate"]
+# Those that start from a model, in one process.
+STARTED = [job for job in JOBS if not job.startswith("pretrain") and not job.endswith("_two")]
 REFERENCES = ["dpo", "implicit"]
 
 
@@ -138,7 +143,7 @@ def test_waves_of_answers_outlive_a_full_disk(folder: Path, alone: Callable[[str
     compare(alone("generate"), tmp_path)
 
 
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize("job", [job for job in STARTED if job != "merge"])
 def test_another_models_tokenizer_is_refused(job: str, folder: Path, tmp_path: Path) -> None:
     """One of more tokens than the model has rows."""
     for file in folder.glob("*.jsonl"):
@@ -146,6 +151,52 @@ def test_another_models_tokenizer_is_refused(job: str, folder: Path, tmp_path: P
     write_model(tiny_model(vocab_size=20), build_tiny_tokenizer(), tmp_path / "base")
     with pytest.raises(CheckpointError, match=r"embedding 20 rows: this is not the model's tokenizer"):
         run(job, tmp_path, tmp_path / "stage")
+
+
+@pytest.mark.parametrize("job", STARTED)
+def test_a_tokenizer_of_as_many_tokens_in_another_order_is_refused(job: str, folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "inputs")
+    swap_two_ids(tmp_path / "inputs" / "base")
+    with pytest.raises(CheckpointError, match=r"not trained with this tokenizer: of its 203 tokens some have other"):
+        run(job, tmp_path / "inputs", tmp_path / "stage")
+    assert not list((tmp_path / "stage").rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("job", ["sft", "dpo", "pairwise"])
+@pytest.mark.parametrize("known", [True, False], ids=["fingerprint", "no fingerprint"])
+def test_a_tokenizer_that_changes_between_two_starts_leaves_the_checkpoints_whole(
+    job: str, known: bool, folder: Path, alone: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """The stage's base lost its tokenizer after the first checkpoints, and another program's base has no fingerprint:
+    then that of the stage's own checkpoint tells."""
+    inputs = tmp_path / "inputs"
+    shutil.copytree(folder, inputs)
+    shutil.copytree(alone(job), tmp_path / "stage")
+    *_, (_, before), (_, newest) = complete_checkpoints(tmp_path / "stage" / "checkpoints")
+    shutil.rmtree(newest)
+    swap_two_ids(inputs / "base")
+    if not known:
+        (inputs / "base" / FINGERPRINT).unlink()
+    named = before if not known else inputs / "base"
+    with pytest.raises(CheckpointError, match=rf"{named / FINGERPRINT}: the weights beside it were not trained with"):
+        run(job, inputs, tmp_path / "stage")
+    verify_checkpoint(before)
+    shutil.copytree(folder / "base", inputs / "base", dirs_exist_ok=True)  # as the message says
+    run(job, inputs, tmp_path / "stage")
+    compare(alone(job), tmp_path / "stage")
+
+
+@pytest.mark.parametrize("job", [job for job in STARTED if job != "merge"])
+def test_untrained_tokens_are_warned_of(
+    job: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A merge only measures what its models, each warned of where it was made, become."""
+    shutil.copytree(folder, tmp_path / "inputs", ignore=shutil.ignore_patterns("base"))
+    write_untrained(tmp_path / "inputs" / "base", "<eos>")
+    notes: list[str] = []
+    monkeypatch.setattr(NullRecorder, "note", lambda self, stage, text: notes.append(text))
+    run(job, tmp_path / "inputs", tmp_path / "stage")
+    assert sum("warning: the embeddings of <eos> look untrained" in note for note in notes) == 1
 
 
 def test_a_reference_of_other_tokens_is_refused(folder: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ Not exercised here: that a run learns (an integration test of its own); the true
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,15 +18,27 @@ import numpy as np
 import pytest
 import torch
 
+from r1kit.models.checkpoint import CheckpointError
+from r1kit.models.loading import write_model
+from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.training import group_queue, rl
 from r1kit.training.exchange import SampledGroup
 from r1kit.training.parallel import World
 from r1kit.training.recorder import Interrupted, StageOutcome
 
-from .helpers import random_groups
+from .helpers import random_groups, tiny_model
 from .rank_jobs import RANKS_STAGE
 from .ranks import Results
-from .stage import TASK, ListRecorder, even_tokens, open_stage, stage_settings, write_base
+from .stage import (
+    TASK,
+    ListRecorder,
+    even_tokens,
+    open_stage,
+    stage_settings,
+    swap_two_ids,
+    write_base,
+    write_untrained,
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +98,26 @@ def test_a_resumed_stage_equals_the_one_left_alone(
     assert other is not None
     for name in ("model.safetensors", "trainer.safetensors", "trainer.json"):
         assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_another_models_tokenizer_is_refused(base: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    swap_two_ids(tmp_path / "base")
+    with pytest.raises(CheckpointError, match="were not trained with this tokenizer"):
+        train(tmp_path / "base", tmp_path / "rl", ListRecorder())
+    write_model(tiny_model(vocab_size=20), build_tiny_tokenizer(), tmp_path / "small")
+    with pytest.raises(CheckpointError, match="embedding 20 rows"):
+        train(tmp_path / "small", tmp_path / "rl", ListRecorder())
+    assert not (tmp_path / "rl").exists()
+
+
+def test_tokens_that_prompts_and_answers_take_are_warned_of_where_they_are_untrained(tmp_path: Path) -> None:
+    """Once: not again where the stage goes on."""
+    recorder = ListRecorder()
+    base = write_untrained(tmp_path / "base", "<eos>")
+    train(base, tmp_path / "rl", recorder, steps=2)
+    train(base, tmp_path / "rl", recorder, steps=3)
+    assert sum("warning: the embeddings of <eos> look untrained" in note for note in recorder.notes) == 1
 
 
 def test_a_stage_that_saved_nothing_is_done_again_from_its_first_row(base: Path, tmp_path: Path) -> None:

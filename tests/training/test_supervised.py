@@ -30,7 +30,7 @@ from r1kit.training.recorder import Interrupted, StageOutcome
 from r1kit.training.supervised import SFTRun, train_sft
 
 from .helpers import tiny_model
-from .stage import TASK, ListRecorder
+from .stage import TASK, ListRecorder, write_untrained
 
 ROWS = [
     {"prompt": f"Q:{a}+{b}", "completion": f"<think>\n{a}\n</think>\n\n{a + b}"} for a in range(4) for b in range(5)
@@ -38,13 +38,6 @@ ROWS = [
 
 
 class NotingRecorder(ListRecorder):
-    def __init__(self, stop_after: int | None = None) -> None:
-        super().__init__(stop_after)
-        self.notes: list[str] = []
-
-    def note(self, stage: str, text: str) -> None:
-        self.notes.append(text)
-
     def named(self, name: str) -> list[float]:
         return [row[name] for row in self.rows if name in row]
 
@@ -289,14 +282,49 @@ def test_the_end_of_a_turn_and_new_tokens_are_told_and_saved(base: Path, tmp_pat
 
 
 def test_tokens_without_training_are_warned_of(base: Path, tmp_path: Path) -> None:
-    tokenizer = build_tiny_tokenizer()
-    model = tiny_model(vocab_size=len(tokenizer))
-    with torch.no_grad():
-        model.embedding[tokenizer.eos_token_id] *= 0.01
-    write_model(model, tokenizer, tmp_path / "raw")
     recorder = NotingRecorder()
-    run(settings(write_rows(tmp_path / "rows.jsonl")), tmp_path / "raw", tmp_path / "run", recorder)
+    raw = write_untrained(tmp_path / "raw", "<eos>")
+    run(settings(write_rows(tmp_path / "rows.jsonl")), raw, tmp_path / "run", recorder)
     assert any("warning: the embeddings of <eos> look untrained" in note for note in recorder.notes)
+
+
+@pytest.mark.parametrize("token", ["</think>", "<|assistant|>"])
+def test_delimiters_and_template_are_looked_at_whatever_the_data(token: str, tmp_path: Path) -> None:
+    """The first rows hold no thought: the model may still be asked for one."""
+    recorder = NotingRecorder()
+    rows = [{"prompt": f"Q:{n}", "completion": str(n)} for n in range(20)]
+    raw = write_untrained(tmp_path / "raw", token)
+    run(settings(write_rows(tmp_path / "rows.jsonl", rows), epochs=1), raw, tmp_path / "run", recorder)
+    assert any(f"warning: the embeddings of {token} look untrained" in note for note in recorder.notes)
+
+
+def test_special_tokens_of_the_last_row_are_looked_at_too(tmp_path: Path) -> None:
+    recorder = NotingRecorder()
+    rows = [*({"prompt": f"Q:{n}", "completion": str(n)} for n in range(80)), {"prompt": "Q", "completion": "<answer>"}]
+    raw = write_untrained(tmp_path / "raw", "<answer>")
+    stage = settings(write_rows(tmp_path / "rows.jsonl", rows), max_steps=1)
+    run(stage, raw, tmp_path / "run", recorder)
+    assert any("warning: the embeddings of <answer> look untrained" in note for note in recorder.notes)
+
+
+def test_delimiters_become_tokens_where_the_recipe_asks_for_it(base: Path, tmp_path: Path) -> None:
+    """Sky-T1's are plain text to the tiny tokenizer; as tokens they are learned as a part of the thought."""
+    path = write_rows(tmp_path / "rows.jsonl")
+    as_text = settings(path, thinking="sky_t1", max_tokens=64, max_positions=300, too_long="cut")
+    recorder = NotingRecorder()
+    outcome = run(as_text.model_copy(update={"delimiters": "tokens", "max_steps": 1}), base, tmp_path / "a", recorder)
+    four = "<|begin_of_thought|> <|end_of_thought|> <|begin_of_solution|> <|end_of_solution|>"
+    assert any(f"new tokens, at the mean of the others: {four}" in note for note in recorder.notes)
+    assert outcome.model is not None
+    tokenizer = load_tokenizer(outcome.model)
+    assert [len(tokenizer.encode(t)) for t in four.split()] == [1, 1, 1, 1]
+    assert tokenizer.decode(tokenizer.encode(four), skip_special_tokens=True).split() == four.split()
+    # By default nothing is added, and a stage with adapters, which could not learn new rows, says so.
+    outcome = run(as_text.model_copy(update={"max_steps": 1}), base, tmp_path / "b")
+    assert outcome.model is not None
+    assert len(load_tokenizer(outcome.model)) == len(build_tiny_tokenizer())
+    with pytest.raises(UserError, match=r"would be new tokens, and lora never trains .*delimiters: as_is"):
+        run(settings(path, thinking="sky_t1", delimiters="tokens", lora={"rank": 2}), base, tmp_path / "c")
 
 
 def test_a_warm_up_longer_than_the_data_is_refused(base: Path, tmp_path: Path) -> None:

@@ -18,13 +18,15 @@ _ADAMW = {"lr": 1e-5, "betas": [0.9, 0.999]}
 
 
 def _r1_distill(lr: float) -> dict[str, Any]:
-    """DeepSeek-R1's distillation, 2-3 epochs on 800k samples; the rate goes by the student's size."""
+    """DeepSeek-R1's distillation, 2-3 epochs on 800k samples; the rate goes by the student's size. The students'
+    tokenizers have `<think>` and `</think>` as tokens, which those of their bases have not."""
     return {
         "epochs": 3,
         "batch_size": 64,
         "max_tokens": 32768,
         "decay": "cosine",
         "lr_floor": 0.1,
+        "delimiters": "tokens",
         "optimizer": {"lr": lr},
     }
 
@@ -116,6 +118,10 @@ class SFTSettings(CompiledSettings):
     answer_weight: NonNegative = Field(1.0, description="weight of the answer's tokens in the loss")
     system: str | None = Field(None, description="system prompt of conversations that have none")
     chat_template: str | None = Field(None, description="chatml, chatml_think or a .jinja file; none: the tokenizer's")
+    delimiters: Literal["as_is", "tokens"] = Field(
+        "as_is",
+        description="delimiters of a thought stay what the tokenizer makes of them, or become one token each as well",
+    )
     add_tokens: tuple[str, ...] = Field((), description="texts that become one token each, where they are not yet")
     max_positions: Count | None = Field(None, description="positions the model is to know; none: as many as it does")
     rope_theta: Positive | None = Field(None, description="base of the rotary frequencies; none: the model's own")

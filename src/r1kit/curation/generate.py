@@ -20,7 +20,7 @@ from r1kit.curation.selection import REASONS, select, select_pairs
 from r1kit.engines.local import LocalEngine
 from r1kit.models.checkpoint import CheckpointError, weights_checksum
 from r1kit.models.loading import load_model, load_tokenizer
-from r1kit.models.vocabulary import require_own_tokenizer
+from r1kit.models.vocabulary import sampling_warnings
 from r1kit.records import Group, Message, PreferencePair, Problem, Rollout, Trace
 from r1kit.tasks import Task
 from r1kit.tasks.conversations import assistant
@@ -52,8 +52,7 @@ def generate(
     The outcome's `data` is that directory.
     """
     tokenizer = load_tokenizer(model_path)
-    model = load_model(model_path, dtype=dtype, device=world.device)
-    require_own_tokenizer(model, tokenizer)
+    model = load_model(model_path, dtype=dtype, device=world.device, tokenizer=tokenizer)
     engine = LocalEngine(
         model,
         tokenizer=tokenizer,
@@ -74,6 +73,8 @@ def generate(
     problems = task.problems("train")[: settings.problems]
     waves = [problems[i : i + settings.wave] for i in range(0, len(problems), settings.wave)]
     recorder.truncate(stage, -1)
+    for line in sampling_warnings(model, tokenizer, problems, model_path):
+        recorder.note(stage, line)
     totals: Counter[str] = Counter()
     for number, wave in enumerate(waves):
         counts, clock = _saved_counts(directory, number), {}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from r1kit.models.own_tokenizer import special_ids
 from r1kit.records import Problem
+from r1kit.tasks.thinking import STYLES
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -44,3 +46,13 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
             "the tokenizer has no eos token: responses could never stop; set one in tokenizer_config.json"
         )
     return (int(tokenizer.eos_token_id),)
+
+
+def control_tokens(tokenizer: PreTrainedTokenizerBase, problem: Problem) -> set[int]:
+    """Ids of the special and added tokens that a problem's prompt and its answers take: the prompt's own, those of the
+    thinking delimiters of whose style it names one, and the end."""
+    prompt = encode_prompt(tokenizer, problem)
+    text = str(tokenizer.decode(prompt))
+    named = [style for style in STYLES.values() if any(delimiter in text for delimiter in style.delimiters)]
+    written = tokenizer.encode("\n".join(d for style in named for d in style.delimiters), add_special_tokens=False)
+    return {*prompt, *written, *stop_token_ids(tokenizer)} & special_ids(tokenizer)

@@ -26,11 +26,11 @@ class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read or written; the message names the file and what to do."""
 
 
-def read_config(directory: str | Path) -> dict[str, Any]:
-    """config.json of a checkpoint directory."""
-    path = Path(directory) / "config.json"
+def read_config(directory: str | Path, name: str = "config.json") -> dict[str, Any]:
+    """config.json of a checkpoint directory, or another of its files."""
+    path = Path(directory) / name
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; expected a Hugging Face checkpoint directory with config.json")
+        raise CheckpointError(f"{path}: no such file; expected a Hugging Face checkpoint directory with {name}")
     try:
         return json.loads(path.read_text())
     except json.JSONDecodeError as error:

@@ -18,6 +18,7 @@ from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.chat import PromptError
+from r1kit.models.own_tokenizer import special_ids
 from r1kit.records import Message
 from r1kit.tasks.thinking import STYLES, Style, join
 
@@ -78,6 +79,12 @@ class ConversationEncoder:
             chains[-1].append(turn)
             text = turn.prompt + turn.said
         return [self._encode(chain) for chain in chains]
+
+    def control_tokens(self) -> set[int]:
+        """Ids of the special and added tokens that a turn with a thought takes, whatever the data say: the chat
+        template's, those of the thought's delimiters that are one token, and the end of the turn."""
+        turns = [Message("user" if self.tokenizer.chat_template else "text", "-"), Message("assistant", "-", "-")]
+        return {int(i) for stream in self.streams(turns) for i in stream.token_ids} & special_ids(self.tokenizer)
 
     def _turn(self, messages: Sequence[Message], index: int) -> _Turn:
         message = messages[index]
@@ -157,7 +164,7 @@ def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:
     said = "r1kit"
     text = render(tokenizer, [Message("user", said), Message("assistant", said)], "drop", open_turn=False)
     after = text.rpartition(said)[2]
-    special = set(tokenizer.all_special_ids) | set(tokenizer.get_added_vocab().values())
+    special = special_ids(tokenizer)
     found = next((i for i in tokenizer.encode(after, add_special_tokens=False) if i in special), None)
     return _eos(tokenizer) if found is None else str(tokenizer.convert_ids_to_tokens(found))
 

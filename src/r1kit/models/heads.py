@@ -28,7 +28,7 @@ from r1kit.models.checkpoint import (
     unsupported_reason,
 )
 from r1kit.models.decoder import Attend, Decoder
-from r1kit.models.loading import DTYPES, LanguageModel
+from r1kit.models.loading import DTYPES, LanguageModel, write_tokenizer
 from r1kit.models.transformers_model import TransformersModel
 
 
@@ -123,7 +123,7 @@ def write_value_model(model: ValueModel, tokenizer: PreTrainedTokenizerBase, dir
     on_cpu = {name: tensor.to("cpu").contiguous() for name, tensor in state.items()}
     save_file(on_cpu, directory / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
+    write_tokenizer(tokenizer, directory)
 
 
 def _config(model: ValueModel) -> Any:

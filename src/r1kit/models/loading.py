@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from r1kit.models.checkpoint import CheckpointError, load_decoder, read_config, unsupported_reason, write_decoder
 from r1kit.models.decoder import Decoder
+from r1kit.models.own_tokenizer import check_fingerprint, require_own_tokenizer, write_fingerprint
 from r1kit.models.transformers_model import TransformersModel
 
 LanguageModel = Decoder | TransformersModel
@@ -17,17 +18,29 @@ LanguageModel = Decoder | TransformersModel
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
-def load_model(directory: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu") -> LanguageModel:
-    """The model of a checkpoint directory, behind the one small interface of `Decoder`."""
+def load_model(
+    directory: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+) -> LanguageModel:
+    """The model of a checkpoint directory, behind the one small interface of `Decoder`.
+
+    CheckpointError where it cannot be read, or where `tokenizer` is given and is not the model's own.
+    """
     if is_value_model(directory):
         # Its tied embedding would be taken for an output matrix, and it would speak nonsense without an error.
         raise CheckpointError(
             f"{directory}: a model with one value per token (a reward model or a critic), which cannot write text; "
             "name a language model"
         )
-    if unsupported_reason(read_config(directory)) is None:
-        return load_decoder(directory, dtype=DTYPES[dtype], device=device)
-    return TransformersModel.load(directory, dtype=DTYPES[dtype], device=device)
+    native = unsupported_reason(read_config(directory)) is None
+    load = load_decoder if native else TransformersModel.load
+    model: LanguageModel = load(directory, dtype=DTYPES[dtype], device=device)
+    if tokenizer is not None:
+        require_own_tokenizer(model, tokenizer, directory)
+    return model
 
 
 def is_value_model(directory: str | Path) -> bool:
@@ -37,16 +50,19 @@ def is_value_model(directory: str | Path) -> bool:
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer saved beside a checkpoint."""
+    """The tokenizer saved beside a checkpoint. CheckpointError where it cannot be read, or where the weights were
+    trained with another one."""
     if not (Path(directory) / "tokenizer_config.json").is_file():
         raise CheckpointError(f"{directory}: no tokenizer_config.json; expected a checkpoint with its tokenizer")
     try:
-        return AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(directory, trust_remote_code=False)
     except Exception as error:  # the tokenizers library raises bare Exception, others what their parsers raise
         raise CheckpointError(
             f"{directory}: the tokenizer cannot be read ({type(error).__name__}: {error}); its files are damaged or "
             "of an unknown kind, take another copy"
         ) from error
+    check_fingerprint(tokenizer, directory)
+    return tokenizer
 
 
 def write_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:
@@ -55,7 +71,7 @@ def write_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, direct
         write_decoder(model, directory)
     else:
         model.write(directory)
-    tokenizer.save_pretrained(directory)
+    write_tokenizer(tokenizer, directory)
     GenerationConfig(
         do_sample=True,
         temperature=1.0,
@@ -64,3 +80,9 @@ def write_model(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, direct
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     ).save_pretrained(directory)
+
+
+def write_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:
+    """The tokenizer's files beside weights that were trained with it, and its fingerprint."""
+    tokenizer.save_pretrained(directory)
+    write_fingerprint(tokenizer, directory)

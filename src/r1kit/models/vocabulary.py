@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ from tokenizers import AddedToken
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from r1kit.models.checkpoint import CheckpointError
+from r1kit.models.chat import control_tokens
 from r1kit.models.decoder import Decoder
 from r1kit.models.loading import LanguageModel
+from r1kit.models.own_tokenizer import doubtful_end, fingerprint, require_rows
+from r1kit.records import Problem
 
 # A row shorter than this share of the median row, or this near (cosine) to the rows that no token uses, is taken for
 # untrained (after Land & Bartolo 2024, arXiv 2405.05417, whose indicators these are; the thresholds are ours).
@@ -34,21 +37,13 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, tokens: Sequence[str]) -> lis
     return missing
 
 
-def require_own_tokenizer(model: Any, tokenizer: PreTrainedTokenizerBase, added: int = 0) -> None:
-    """CheckpointError where a tokenizer has more tokens than the model has rows, `added` new ones apart: it is not this
-    model's own, and its ids would mean nothing or stand beyond the embedding."""
-    used, rows = len(tokenizer) - added, model.head_weight.shape[0]
-    if used > rows:
-        raise CheckpointError(
-            f"the tokenizer has {used} tokens, the model's embedding {rows} rows: this is not the model's tokenizer; "
-            "copy the files of its own beside the weights"
-        )
-
-
 def differing_tokens(one: PreTrainedTokenizerBase, other: PreTrainedTokenizerBase) -> str:
-    """In words, the tokens that two tokenizers do not give the same id; "" where there are none."""
+    """In words, how two tokenizers make other ids of a text; "" where they do not."""
     unlike = sorted({token for token, _ in one.get_vocab().items() ^ other.get_vocab().items()})
-    return f"{len(unlike)} tokens differ, such as {', '.join(map(repr, unlike[:4]))}" if unlike else ""
+    if unlike:
+        return f"{len(unlike)} tokens differ, such as {', '.join(map(repr, unlike[:4]))}"
+    same = fingerprint(one) == fingerprint(other)
+    return "" if same else "they have the same tokens, but cut texts into them by other rules"
 
 
 @torch.no_grad()
@@ -58,7 +53,7 @@ def fit_vocabulary(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, add
     CheckpointError where the tokenizer's other tokens do not fit the model: it is not this model's tokenizer.
     """
     ids = sorted(tokenizer.get_vocab()[token] for token in added)
-    require_own_tokenizer(model, tokenizer, len(ids))
+    require_rows(model, tokenizer, len(ids))
     used, rows = len(tokenizer) - len(ids), model.head_weight.shape[0]
     if not ids:
         return
@@ -85,19 +80,39 @@ def set_end_of_turn(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, to
     return True
 
 
+def sampling_warnings(
+    model: Any, tokenizer: PreTrainedTokenizerBase, problems: Sequence[Problem], directory: Path
+) -> list[str]:
+    """`token_warnings` of a task's prompts and answers; its problems share a template, so one stands for all."""
+    return token_warnings(model, tokenizer, control_tokens(tokenizer, problems[0]), directory) if problems else []
+
+
+def token_warnings(model: Any, tokenizer: PreTrainedTokenizerBase, ids: Iterable[int], directory: Path) -> list[str]:
+    """What a person should know of the special tokens `ids` before the model of `directory` reads and writes them."""
+    lines = [warning for warning in [doubtful_end(tokenizer, directory)] if warning]
+    if bare := untrained_tokens(model, tokenizer, ids):
+        lines.append(
+            f"warning: the embeddings of {' '.join(map(str, tokenizer.convert_ids_to_tokens(bare)))} look untrained: "
+            "the model can neither read nor write them until it has seen many (start from a model that was trained "
+            "with them, fine-tune it on traces that hold them first, or use another template)"
+        )
+    return lines
+
+
 @torch.no_grad()
 def untrained_tokens(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]) -> list[int]:
-    """Those of `ids` whose row of the output matrix looks as if it had never been trained."""
-    weight = model.head_weight.detach().float()
-    norms = weight.norm(dim=1)
-    typical = norms[: len(tokenizer)].median()
-    spare = weight[len(tokenizer) :].mean(dim=0) if weight.shape[0] - len(tokenizer) >= MIN_SPARE else None
-
-    def untrained(i: int) -> bool:
-        near = spare is not None and float(torch.cosine_similarity(weight[i], spare, dim=0)) > NEAR
-        return near or bool(norms[i] < SHORT * typical)
-
-    return [i for i in sorted(set(ids)) if untrained(i)]
+    """Those of `ids` whose row of the embedding or of the output matrix looks as if it had never been trained."""
+    found: set[int] = set()
+    for weight in _vocabulary_weights(model):
+        norms = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32)
+        typical, spare = norms[: len(tokenizer)].median(), None
+        if weight.shape[0] - len(tokenizer) >= MIN_SPARE:
+            spare = weight[len(tokenizer) :].float().mean(dim=0)
+        for i in set(ids):
+            near = spare is not None and float(torch.cosine_similarity(weight[i].float(), spare, dim=0)) > NEAR
+            if near or bool(norms[i] < SHORT * typical):
+                found.add(i)
+    return sorted(found)
 
 
 def _vocabulary_weights(model: LanguageModel) -> list[Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,6 +183,7 @@ def run_evaluate(context: StageContext) -> StageOutcome:
         device=context.world.device,
         world=context.world,
         progress=progress,
+        note=partial(context.recorder.note, context.name),
     )
     tokens = {"sampled": int(evaluation["tokens_sampled"]), "trained": 0, "discarded": 0}
     return StageOutcome(model=None, tokens=tokens, eval=evaluation)

@@ -35,16 +35,20 @@ def measure_model(
     device: str = "cpu",
     world: Peers | None = None,
     progress: Callable[[int, int], None] | None = None,
+    note: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Evaluation of the checkpoint `model` on the held-out problems of `task`: plain JSON, with examples.
 
-    With a `world` of several processes each samples its share and all return the same.
+    With a `world` of several processes each samples its share and all return the same. `note` is told what a person
+    should know of the model's tokens.
     """
     from r1kit.evaluation import evaluate
     from r1kit.models.loading import load_tokenizer
+    from r1kit.models.vocabulary import sampling_warnings
     from r1kit.tasks import make_task
 
-    made = make_task(task)
+    made, tokenizer = make_task(task), load_tokenizer(model)
+    problems = made.problems("test")
     engine = open_engine(
         model,
         dtype=dtype,
@@ -53,11 +57,14 @@ def measure_model(
         deterministic=settings.deterministic,
         native=settings.native,
     )
+    if note is not None:
+        for line in sampling_warnings(engine.model, tokenizer, problems, model):
+            note(line)
     evaluation = evaluate(
         engine,
-        load_tokenizer(model),
+        tokenizer,
         made,
-        made.problems("test"),
+        problems,
         settings,
         seed=seed,
         peers=world,
@@ -72,12 +79,10 @@ def open_engine(
     """The local engine over the checkpoint `model`; `dtype` and `device` are resolved."""
     from r1kit.engines.local import LocalEngine
     from r1kit.models.loading import load_model, load_tokenizer
-    from r1kit.models.vocabulary import require_own_tokenizer
 
-    network, tokenizer = load_model(model, dtype=dtype, device=device), load_tokenizer(model)
-    require_own_tokenizer(network, tokenizer)
+    tokenizer = load_tokenizer(model)
     return LocalEngine(
-        network,
+        load_model(model, dtype=dtype, device=device, tokenizer=tokenizer),
         tokenizer,
         slots=slots,
         deterministic=deterministic,

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -30,6 +31,16 @@ class Style:
     def close(self) -> str:
         """The delimiter that ends the thought."""
         return self.between.split()[0]
+
+    @property
+    def delimiters(self) -> tuple[str, ...]:
+        """Every text that sets a part apart, in order; all of them are written where one of them is."""
+        return tuple(f"{self.before} {self.between} {self.after}".split())
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """What of the delimiters can be one token each: s1's are a token of ChatML and a word."""
+        return tuple(dict.fromkeys(t for d in self.delimiters for t in re.findall(r"<[^<>]+>", d)))
 
 
 STYLES: Mapping[str, Style] = {

@@ -22,7 +22,7 @@ from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.loading import load_model, load_tokenizer
 from r1kit.models.lora import BaseOf, adapters, plain_model
 from r1kit.models.marked import MarkedSequence, summed_logprobs
-from r1kit.models.vocabulary import require_own_tokenizer
+from r1kit.models.vocabulary import token_warnings
 from r1kit.tasks import Task
 from r1kit.training.held_out import HeldOut
 from r1kit.training.judged_data import Judged, as_labelled, read_labelled_data, read_pair_data
@@ -92,14 +92,13 @@ class PreferenceRun:
             directory,
             world,
             settings.optimizer,
-            lambda: load_model(inputs["model"], dtype=dtype, device=world.device),
+            lambda: load_model(inputs["model"], dtype=dtype, device=world.device, tokenizer=tokenizer),
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
             adapt=adapters(settings.lora, derived_seed(seed, stage, "lora")),
             native=self.native,
         )
-        require_own_tokenizer(self.session.model, tokenizer)
         self.reference = self._reference(inputs, directory, dtype)
         self.order = UnitOrder(len(self.units), settings.batch_size, settings.epochs, self.seed)
         self.engine = LocalEngine(plain_model(self.session.model), tokenizer)
@@ -108,7 +107,9 @@ class PreferenceRun:
         self.last: dict[str, float] = self.session.state.get("last", {})
         recorder.truncate(stage, self.session.last_recorded)
         if not self.session.resumed:
-            for line in [*data.notes, *self._notes()]:
+            policy: Any = plain_model(self.session.model)
+            warnings = token_warnings(policy, tokenizer, encoder.control_tokens(), inputs["model"])
+            for line in [*data.notes, *self._notes(), *warnings]:
                 recorder.note(stage, line)
 
     def _reference(self, inputs: Mapping[str, Path], directory: Path, dtype: str) -> Reference | None:

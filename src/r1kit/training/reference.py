@@ -16,7 +16,7 @@ from r1kit.atomic import write_atomic
 from r1kit.models.checkpoint import CheckpointError, weights_checksum
 from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
 from r1kit.models.marked import MarkedSequence, summed_logprobs
-from r1kit.models.vocabulary import differing_tokens, require_own_tokenizer
+from r1kit.models.vocabulary import differing_tokens
 from r1kit.training.beside import compiled
 from r1kit.training.parallel import World
 from r1kit.training.units import read_all
@@ -67,15 +67,14 @@ def load_reference(inputs: Mapping[str, Path], dtype: str, device: str = "cpu") 
     """
     policy = inputs["model"]
     path = inputs.get("reference_model", policy)
-    unlike = differing_tokens(load_tokenizer(policy), load_tokenizer(path)) if path != policy else ""
+    tokenizer = load_tokenizer(path)
+    unlike = differing_tokens(load_tokenizer(policy), tokenizer) if path != policy else ""
     if unlike:
         raise CheckpointError(
             f"{path}: the tokenizer of the reference is not that of {policy} ({unlike}): name a reference that was "
             "made from the same base"
         )
-    model = load_model(path, dtype=dtype, device=device)
-    require_own_tokenizer(model, load_tokenizer(path))
-    return model
+    return load_model(path, dtype=dtype, device=device, tokenizer=tokenizer)
 
 
 def cached_logprobs(

@@ -27,13 +27,9 @@ from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.heads import ValueModel, load_value_model
 from r1kit.models.loading import is_value_model, load_model, load_tokenizer
 from r1kit.models.marked import MarkedSequence, marked_values, summed_logprobs
-from r1kit.models.reward_model import (
-    RewardModelSpec,
-    step_sequence,
-    weight_files_sha256,
-    write_reward_model,
-)
-from r1kit.models.vocabulary import require_own_tokenizer
+from r1kit.models.own_tokenizer import require_rows
+from r1kit.models.reward_model import RewardModelSpec, step_sequence, weight_files_sha256, write_reward_model
+from r1kit.models.vocabulary import token_warnings
 from r1kit.tasks.step_labels import RatedSteps, StepReading
 from r1kit.training.judged_data import Collector, Judged, JudgedData, prompt_of, read_labelled_data, read_pair_data
 from r1kit.training.parallel import World
@@ -85,7 +81,8 @@ class RewardModelRun:
         self.settings, self.stage, self.recorder, self.world = settings, stage, recorder, world
         self.seed = derived_seed(seed, stage, "reward model")
         tokenizer = load_tokenizer(inputs["model"])
-        data = read_data(settings, inputs, ConversationEncoder(tokenizer, settings.thinking), self.seed)
+        encoder = ConversationEncoder(tokenizer, settings.thinking)
+        data = read_data(settings, inputs, encoder, self.seed)
         # Those held out stand behind those trained on, so one index names a unit.
         self.units, self.all = data.train, [*data.train, *data.held_out]
         kinds = ("skipped", "dropped", "cut", "unbalanced", "uneven")
@@ -99,7 +96,7 @@ class RewardModelRun:
             directory,
             world,
             settings.optimizer,
-            partial(self._fresh, inputs["model"], dtype),
+            partial(self._fresh, inputs["model"], tokenizer, dtype),
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
@@ -107,22 +104,24 @@ class RewardModelRun:
             write=self._write,
             native=settings.native,
         )
-        require_own_tokenizer(getattr(self.session.model, "trunk", self.session.model), tokenizer)
         self.order = UnitOrder(len(self.units), settings.batch_size, settings.epochs, self.seed)
         self.report: dict[str, Any] = self.session.state.get("report", {})
         recorder.truncate(stage, self.session.last_recorded)
         if not self.session.resumed:
             report = [] if data.held_out else ["no prompt is held out: there will be no report of accuracy"]
-            for line in [*data.notes, *balance_notes(data), *report]:
+            trunk = getattr(self.session.model, "trunk", self.session.model)
+            warnings = token_warnings(trunk, tokenizer, encoder.control_tokens(), inputs["model"])
+            for line in [*data.notes, *balance_notes(data), *report, *warnings]:
                 recorder.note(stage, line)
 
-    def _fresh(self, path: Path, dtype: str) -> Any:
-        if self.settings.method == "implicit":
-            return load_model(path, dtype=dtype, device=self.world.device)
-        if is_value_model(path):
-            return load_value_model(path, dtype=dtype, device=self.world.device)
-        trunk, per_step = load_model(path, dtype=dtype, device=self.world.device), self.settings.method == "process"
-        return ValueModel(trunk, bias=per_step).draw_head(self.seed)
+    def _fresh(self, path: Path, tokenizer: Any, dtype: str) -> Any:
+        device, method = self.world.device, self.settings.method
+        if method != "implicit" and is_value_model(path):
+            model = load_value_model(path, dtype=dtype, device=device)
+            require_rows(model.trunk, tokenizer)
+            return model
+        trunk = load_model(path, dtype=dtype, device=device, tokenizer=tokenizer)
+        return trunk if method == "implicit" else ValueModel(trunk, bias=method == "process").draw_head(self.seed)
 
     def _refer(self, inputs: Mapping[str, Path], directory: Path, dtype: str) -> None:
         s, path = self.settings, inputs.get("reference_model", inputs["model"])

@@ -22,6 +22,7 @@ from typing import Any
 from r1kit.engines.local import LocalEngine
 from r1kit.models.loading import load_model, load_tokenizer
 from r1kit.models.lora import adapters, plain_model
+from r1kit.models.vocabulary import sampling_warnings
 from r1kit.rewards import RewardFunction, make_reward
 from r1kit.tasks import Task
 from r1kit.training.alarms import Alarm, Alarms
@@ -100,7 +101,7 @@ class RLRun:
             directory,
             world,
             settings.optimizer,
-            lambda: load_model(model_path, dtype=dtype, device=world.device),
+            lambda: load_model(model_path, dtype=dtype, device=world.device, tokenizer=tokenizer),
             tokenizer,
             dtype=dtype,
             keep_checkpoints=settings.keep_checkpoints,
@@ -114,7 +115,8 @@ class RLRun:
         self.engine = LocalEngine(policy, tokenizer, slots=e.slots, deterministic=e.deterministic, native=e.native)
         state = self.session.state
         self.phases = PhaseWalk(settings, state.get("phases", {}))
-        self.pool = ProblemPool(task.problems("train")[: settings.problems], seed, state)
+        problems = task.problems("train")[: settings.problems]
+        self.pool = ProblemPool(problems, seed, state)
         self.queue = GroupQueue(state)
         self.alarms = Alarms(settings.alarms, state.get("alarms", {}))
         self.mismatch = Mismatch(
@@ -134,6 +136,9 @@ class RLRun:
         self._restore(state)
         # Where nothing was saved yet the whole stage is done again, its evaluation at step 0 included.
         recorder.truncate(stage, self.session.last_recorded)
+        if not self.session.resumed:
+            for line in sampling_warnings(policy, tokenizer, problems, model_path):
+                recorder.note(stage, line)
 
     def _reward(self, before: RewardFunction | None = None) -> RewardFunction:
         """The reward of the next step; `before`: that of the last one."""

@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.loading import load_model, write_model
 from r1kit.models.lora import LoRAModel
+from r1kit.models.own_tokenizer import check_fingerprint
 from r1kit.training import checkpoints
 from r1kit.training.beside import compiled
 from r1kit.training.optim import FlatParameters, OptimizerSettings, make_optimizer
@@ -46,6 +47,8 @@ class Session:
         self.directory, self.world, self.tokenizer = directory, world, tokenizer
         self.keep_checkpoints, self.write = keep_checkpoints, write
         found = checkpoints.latest_checkpoint(directory)
+        if found is not None:
+            check_fingerprint(tokenizer, found)
         # Adapters stand on the model that the stage started from; the checkpoint's own is the merged one.
         self.model: Any = load(found, dtype=dtype, device=world.device) if found and adapt is None else fresh_model()
         if adapt is not None:

@@ -16,15 +16,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from r1kit.config.errors import UserError
 from r1kit.engines.local import LocalEngine
 from r1kit.models.chat_templates import CHATML_TOKENS, set_chat_template
-from r1kit.models.conversation import CONTEXT, ConversationEncoder
+from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.loading import LanguageModel, load_model, load_tokenizer
 from r1kit.models.lora import adapters, plain_model
+from r1kit.models.own_tokenizer import require_own_tokenizer, special_ids
 from r1kit.models.positions import set_positions
-from r1kit.models.vocabulary import add_tokens, fit_vocabulary, set_end_of_turn, untrained_tokens
+from r1kit.models.vocabulary import add_tokens, fit_vocabulary, set_end_of_turn, token_warnings
 from r1kit.tasks import Task
+from r1kit.tasks.thinking import STYLES
 from r1kit.training.batches import Batch, Batches
 from r1kit.training.checkpoints import checkpoint_path
 from r1kit.training.conversations import EncodedData, as_sequence, encode_data
@@ -37,9 +41,6 @@ from r1kit.training.recorder import Interrupted, Recorder, StageOutcome
 from r1kit.training.sampling import derived_seed
 from r1kit.training.session import Session
 from r1kit.training.token_step import StepResult, evaluate_tokens, token_step
-
-# Sequences looked at for the special tokens that they teach.
-SAMPLE = 64
 
 
 def train_sft(
@@ -88,7 +89,7 @@ class SFTRun:
         directory: Path,
         dtype: str,
     ) -> None:
-        self.settings, self.stage, self.recorder = settings, stage, recorder
+        self.settings, self.stage, self.recorder, self.base = settings, stage, recorder, model_path
         self.tokenizer, self.added = prepared_tokenizer(model_path, settings)
         self.base_eos = self.tokenizer.eos_token
         self.encoder = ConversationEncoder(self.tokenizer, settings.thinking)
@@ -130,6 +131,7 @@ class SFTRun:
                 recorder.note(stage, line)
 
     def _fresh(self, model: LanguageModel) -> LanguageModel:
+        require_own_tokenizer(model, self.tokenizer, self.base, len(self.added))
         set_positions(model, self.settings.max_positions, self.settings.rope_theta)
         fit_vocabulary(model, self.tokenizer, self.added)
         set_end_of_turn(model, self.tokenizer, self.encoder.end)
@@ -140,7 +142,8 @@ class SFTRun:
         if self.settings.lora and self.added:
             raise UserError(
                 f"{self.stage}: {' '.join(self.added)} would be new tokens, and lora never trains the embeddings: take "
-                "a model that has them, or train all weights (lora: null)"
+                "a model that has them, train all weights (lora: null), or leave delimiters as they are "
+                "(delimiters: as_is)"
             )
         longest = max(map(len, [*self.streams, *self.data.held_out]))
         if longest > self.model.config.max_positions:
@@ -162,7 +165,7 @@ class SFTRun:
 
     def notes(self) -> list[str]:
         """What a person should know before the first step."""
-        lines, vocabulary = list(self.data.notes), self.tokenizer.get_vocab()
+        lines = list(self.data.notes)
         if self.settings.native != "off" and python_only(self.settings):
             lines.append(f"native is off in this stage: {python_only(self.settings)} need PyTorch's own pass")
         if self.base_eos != self.encoder.end:
@@ -172,16 +175,16 @@ class SFTRun:
             )
         if self.added:
             lines.append(f"new tokens, at the mean of the others: {' '.join(self.added)}")
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.get_added_vocab().values())
-        written = {int(i) for s in self.streams[:SAMPLE] for i in s.token_ids[s.parts != CONTEXT]} & special
-        bare = untrained_tokens(self.model, self.tokenizer, written - {vocabulary[t] for t in self.added})
-        if bare:
-            lines.append(
-                f"warning: the embeddings of {' '.join(map(str, self.tokenizer.convert_ids_to_tokens(bare)))} look "
-                "untrained; with little data the model may not learn to write them (start from an instruct model, or "
-                "use another chat_template)"
-            )
-        return lines
+        return lines + token_warnings(self.model, self.tokenizer, self._control_tokens(), self.base)
+
+    def _control_tokens(self) -> set[int]:
+        """Special and added tokens that are learned: all of the template and the delimiters, and those in the data.
+        Those that the stage itself adds are told of apart."""
+        seen = np.zeros(len(self.tokenizer), dtype=bool)
+        for stream in self.streams:
+            seen[stream.token_ids] = True
+        in_data = {i for i in special_ids(self.tokenizer) if seen[i]}
+        return (in_data | self.encoder.control_tokens()) - set(self.tokenizer.convert_tokens_to_ids(self.added))
 
     @property
     def done(self) -> bool:
@@ -281,9 +284,11 @@ def python_only(settings: Any) -> str:
 
 
 def prepared_tokenizer(model_path: Path, settings: Any) -> tuple[Any, list[str]]:
-    """The model's tokenizer with the recipe's template and tokens, and those that were added."""
+    """The model's tokenizer with the recipe's template, tokens and delimiters, and the tokens that were added."""
     tokenizer = load_tokenizer(model_path)
     wanted = settings.add_tokens
+    if settings.delimiters == "tokens" and settings.thinking in STYLES:
+        wanted = (*STYLES[settings.thinking].tokens, *wanted)
     if settings.chat_template:
         set_chat_template(tokenizer, settings.chat_template)
         if settings.chat_template.startswith("chatml"):
