@@ -22,7 +22,9 @@ from transformers import AutoModelForCausalLM
 from r1kit.config import parse_recipe
 from r1kit.models.checkpoint import CheckpointError
 from r1kit.pipeline import export
-from r1kit.pipeline.export import base_of, export_checkpoint, find_model
+from r1kit.pipeline.export import export_checkpoint, find_model
+from r1kit.pipeline.export_origin import made
+from r1kit.pipeline.export_proofs import TOLERANCE
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.run import Options, run_recipe
 from r1kit.training import checkpoints
@@ -89,9 +91,16 @@ def spoiled(run: Path, tmp_path: Path, *, base_weights: bool) -> Path:
 
 def test_what_was_trained_is_exported(run: Path, tmp_path: Path) -> None:
     source = find_model(run, "sft")
-    assert base_of(source) == find_model(run, "base")
-    assert base_of(find_model(run, "base")) is None
-    assert export_checkpoint(source, tmp_path / "plain") < export.TOLERANCE
+    assert [origin.path for origin in made(source).origins] == [find_model(run, "base")]
+    export_made = export_checkpoint(source, tmp_path / "plain")
+    assert export_made.gap < TOLERANCE
+    # Nothing was left out.
+    assert [(f.check, f.made) for f in export_made.findings] == [
+        ("files", True),
+        ("trainer", True),
+        ("model", True),
+        ("transformers", True),
+    ]
     assert not (tmp_path / "plain" / "trainer.safetensors").exists()
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "plain")
     ids = torch.arange(3, 9)[None]
@@ -101,8 +110,10 @@ def test_what_was_trained_is_exported(run: Path, tmp_path: Path) -> None:
 def test_adapters_are_exported_as_the_model_they_make(run: Path, tmp_path: Path) -> None:
     source = find_model(run, "preferred")
     assert "adapters" in checkpoints.load_state(source)[0]
-    assert base_of(source) == find_model(run, "sft")
-    assert export_checkpoint(source, tmp_path / "plain") < export.TOLERANCE
+    found = {f.check: f.sentence() for f in export_checkpoint(source, tmp_path / "plain").findings}
+    base = find_model(run, "sft")
+    assert found["trainer"] == f"trainer: its adapters on {base} make these weights"
+    assert found["model"].endswith(f"tensors differ from {base}")
     plain, trained = (checkpoints.read_safetensors(p / "model.safetensors") for p in (tmp_path / "plain", source))
     assert plain.keys() == trained.keys()
     assert all(torch.equal(plain[name], trained[name]) for name in plain)
@@ -133,7 +144,10 @@ def test_a_copy_that_differs_is_no_export(run: Path, tmp_path: Path) -> None:
             tensors["model.norm.weight"] = tensors["model.norm.weight"] + 1
             checkpoints.save_file(tensors, destination, metadata={"format": "pt"})
 
-    with patch.object(export.shutil, "copy2", failing), pytest.raises(RunError, match=r"model\.norm\.weight differ"):
+    with (
+        patch.object(export.shutil, "copy2", failing),
+        pytest.raises(RunError, match=r"model\.safetensors differs from"),
+    ):
         export_checkpoint(find_model(run, "sft"), tmp_path / "plain")
 
 
@@ -152,5 +166,22 @@ def test_a_damaged_checkpoint_is_named(run: Path, tmp_path: Path) -> None:
 def test_a_bare_checkpoint_has_no_base(run: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(find_model(run, "sft"), bare)
-    assert base_of(bare) is None
-    assert export_checkpoint(bare, tmp_path / "plain") < export.TOLERANCE
+    assert made(bare).unknown.startswith("it lies in no run")
+    assert export_checkpoint(bare, tmp_path / "plain").gap < TOLERANCE
+
+
+def test_other_adapters_than_the_trainers_are_no_export(run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    source = find_model(copy, "preferred")
+    state = source / "trainer.safetensors"
+    tensors = checkpoints.read_safetensors(state)
+    tensors["adapters"] *= 1.5
+    checkpoints.save_file(tensors, state)
+    (source / "COMPLETE").unlink()
+    with pytest.raises(RunError, match="with the adapters that the trainer of this checkpoint holds"):
+        export_checkpoint(source, tmp_path / "plain")
+    shutil.rmtree(find_model(copy, "sft"))
+    trainer = export_checkpoint(source, tmp_path / "plain").findings[1]
+    assert not trainer.made
+    assert "is gone" in trainer.found

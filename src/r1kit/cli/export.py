@@ -16,10 +16,16 @@ def export(
     stage: Annotated[
         str | None, typer.Option("--stage", help="Of a run directory: the stage whose model to take.")
     ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option("--base", help="What the model was trained from, where its run does not say or it is gone."),
+    ] = None,
 ) -> None:
     """Copy a model in Hugging Face layout and prove that plain Transformers computes the same."""
     from r1kit.pipeline.export import export_checkpoint, find_model
 
     source = find_model(model, stage)
-    gap = export_checkpoint(source, destination)
-    typer.echo(f"{source} -> {destination}; Transformers agrees within {gap:.1e} nats")
+    made = export_checkpoint(source, destination, find_model(base) if base else None)
+    typer.echo(f"{source} -> {destination}; Transformers agrees within {made.gap:.1e} {made.unit}")
+    for finding in made.findings:
+        typer.echo(finding.sentence())

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -30,6 +31,9 @@ from r1kit.models.checkpoint import (
 from r1kit.models.decoder import Attend, Decoder
 from r1kit.models.loading import DTYPES, LanguageModel, write_tokenizer
 from r1kit.models.transformers_model import TransformersModel
+
+# What the classifiers of Transformers call their last layer; `classifier` in some of tokens (GPT-2, GPT-NeoX, Falcon).
+_HEADS = ("score", "classifier")
 
 
 class ValueModel(nn.Module):
@@ -80,7 +84,8 @@ def load_value_model(
 ) -> ValueModel:
     """The value model of a checkpoint directory; CheckpointError where it holds none, or one of several labels."""
     raw, state = read_config(directory), read_hf_state(directory)
-    weight, bias = state.get("score.weight"), state.get("score.bias")
+    head = next((name for name in _HEADS if f"{name}.weight" in state), _HEADS[0])
+    weight, bias = state.get(f"{head}.weight"), state.get(f"{head}.bias")
     if weight is None or weight.shape[0] != 1:
         found = "no tensor 'score.weight'" if weight is None else f"a head of {weight.shape[0]} outputs"
         raise CheckpointError(
@@ -99,7 +104,7 @@ def load_value_model(
         trunk = TransformersModel.load(directory, dtype=DTYPES[dtype], device=device)
     model = ValueModel(trunk, bias=bias is not None)
     if weight.shape != model.weight.shape:
-        raise CheckpointError(f"{directory}: score.weight is {tuple(weight.shape)}, not {tuple(model.weight.shape)}")
+        raise CheckpointError(f"{directory}: {head}.weight is {tuple(weight.shape)}, not {tuple(model.weight.shape)}")
     with torch.no_grad():
         model.weight.copy_(weight)
         if model.bias is not None and bias is not None:
@@ -117,13 +122,20 @@ def write_value_model(model: ValueModel, tokenizer: PreTrainedTokenizerBase, dir
     else:
         inner = trunk.inner
         state = {f"{inner.base_model_prefix}.{name}": p.detach() for name, p in inner.base_model.state_dict().items()}
-    state["score.weight"] = model.weight.detach()
+    head = _HEADS[0] if isinstance(trunk, Decoder) else _head_name(config)
+    state[f"{head}.weight"] = model.weight.detach()
     if model.bias is not None:
-        state["score.bias"] = model.bias.detach()
+        state[f"{head}.bias"] = model.bias.detach()
     on_cpu = {name: tensor.to("cpu").contiguous() for name, tensor in state.items()}
     save_file(on_cpu, directory / "model.safetensors", metadata={"format": "pt"})
     config.save_pretrained(directory)
     write_tokenizer(tokenizer, directory)
+
+
+def _head_name(config: Any) -> str:
+    with torch.device("meta"):
+        made = getattr(transformers, config.architectures[0])(config)
+    return next(name for name in _HEADS if hasattr(made, name))
 
 
 def _config(model: ValueModel) -> Any:

@@ -58,13 +58,12 @@ def merge_tensors(recipe: Recipe, name: str, tensors: Sequence[Tensor], base: Te
     Beside its inputs and its result it holds one tensor more at most.
     """
     flat = [t.reshape(-1) for t in tensors]
-    weights = recipe.weights or (1.0,) * len(tensors)
-    total = sum(weights) if recipe.normalise else 1.0
-    alone = _alone(recipe, [w / total for w in weights])
+    alone = sole_model(recipe, len(tensors))
     if alone is not None:
         return tensors[alone].to(tensors[0].dtype)
+    shares = _shares(recipe, len(tensors))
     if recipe.method == "linear":
-        chunk = _linear(flat, [w / total for w in weights])
+        chunk = _linear(flat, shares)
     elif recipe.method == "slerp":
         chunk = _slerp(flat[0], flat[1], recipe.t)
     else:
@@ -75,8 +74,7 @@ def merge_tensors(recipe: Recipe, name: str, tensors: Sequence[Tensor], base: Te
             if recipe.method == "ties"
             else [_dropped(t, start, recipe.density, _key(recipe.seed, name, i)) for i, t in enumerate(flat)]
         )
-        shares = [w / total for w in weights]
-        joined = _summed(changes, shares) if recipe.method == "dare" else _agreed(changes, weights)
+        joined = _summed(changes, shares) if recipe.method == "dare" else _agreed(changes, _weights(recipe, len(flat)))
         chunk = _on_base(start, joined, recipe.scale)
     out = torch.empty_like(flat[0])
     for begin in range(0, len(out), CHUNK):
@@ -85,12 +83,23 @@ def merge_tensors(recipe: Recipe, name: str, tensors: Sequence[Tensor], base: Te
     return out.view(tensors[0].shape)
 
 
-def _alone(recipe: Recipe, shares: Sequence[float]) -> int | None:
-    """The one model that is the whole result, None where several are mixed."""
+def sole_model(recipe: Recipe, count: int) -> int | None:
+    """Which of `count` models is the whole result, None where several are mixed."""
     if recipe.method == "slerp":
         return int(recipe.t) if recipe.t in (0.0, 1.0) else None
+    shares = _shares(recipe, count)
     used = [i for i, share in enumerate(shares) if share]
     return used[0] if recipe.method == "linear" and len(used) == 1 and shares[used[0]] == 1.0 else None
+
+
+def _weights(recipe: Recipe, count: int) -> Sequence[float]:
+    return recipe.weights or (1.0,) * count
+
+
+def _shares(recipe: Recipe, count: int) -> list[float]:
+    weights = _weights(recipe, count)
+    total = sum(weights) if recipe.normalise else 1.0
+    return [w / total for w in weights]
 
 
 def _linear(flat: Sequence[Tensor], shares: Sequence[float]) -> Chunk:

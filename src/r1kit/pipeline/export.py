@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from r1kit.config.graph import stage_inputs, stage_order, stage_paths
+import r1kit
+from r1kit.config.graph import stage_order
 from r1kit.config.load import parse_recipe
-from r1kit.pipeline.files import RunError
+from r1kit.pipeline.files import RunError, write_json
+from r1kit.pipeline.lineage import hash_file, hash_model
 from r1kit.pipeline.run_directory import RunDirectory
 
-TRAINER_FILES = ("trainer.safetensors", "trainer.json", "COMPLETE")
-TOLERANCE = 1e-4
+if TYPE_CHECKING:
+    from r1kit.pipeline.export_origin import Made
+    from r1kit.pipeline.export_proofs import Finding
+
+LINEAGE = "lineage.json"
+# The trainer's own, and what an earlier export said of itself.
+LEFT_OUT = ("trainer.safetensors", "trainer.json", "COMPLETE", LINEAGE)
+# Some tokenizers have more than one template.
+TEMPLATES = "additional_chat_templates"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was shown of an export. `gap`: the largest difference between Transformers and r1kit, in nats, of a reward
+    model in values."""
+
+    gap: float
+    unit: str
+    findings: tuple[Finding, ...]
 
 
 def find_model(path: str | Path, stage: str | None = None) -> Path:
@@ -20,6 +44,11 @@ def find_model(path: str | Path, stage: str | None = None) -> Path:
     path = Path(path)
     if (path / "config.json").is_file():
         return path
+    if (path / "adapter_config.json").is_file():
+        raise RunError(
+            f"{path} holds adapters of PEFT, not a model: merge them into their base with peft (PeftModel, "
+            "merge_and_unload, save_pretrained) and give the directory of the result"
+        )
     run = RunDirectory(path)
     if not run.exists:
         raise RunError(f"{path}: expected a checkpoint directory (with config.json) or a run directory")
@@ -33,113 +62,98 @@ def find_model(path: str | Path, stage: str | None = None) -> Path:
     raise RunError(f"{path}: no finished stage {stage or ''} made a model yet; run it to its end first")
 
 
-def export_checkpoint(source: Path, destination: Path) -> float:
+def export_checkpoint(source: Path, destination: Path, base: Path | None = None) -> Export:
     """Copy the Hugging Face files of `source`, and prove that what was written is what was trained.
 
-    The copy's weights must be the trainer's, bit for bit, and must not be those of the model that training started
-    from; its log-probs in plain Transformers must be those of our own model. Returns the largest difference in nats.
-    Raises RunError where one of this does not hold, or where the destination is taken.
+    The copy is the checkpoint's, bit for bit, and that is the trainer's; it is not the model that training started from
+    (`base`; None: as the run says); plain Transformers loads all of it and computes the same. What was shown, and what
+    could not be, stands in lineage.json of the export. Raises RunError or CheckpointError where one of this does not
+    hold, or where the destination is taken; nothing is left there.
     """
+    from r1kit.models.loading import is_value_model
+    from r1kit.pipeline.export_origin import made
     from r1kit.training.checkpoints import COMPLETE, verify_checkpoint
 
     if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
         raise RunError(f"{destination} exists and is not empty: choose another destination")
     if (source / COMPLETE).is_file():
         verify_checkpoint(source, "Export another checkpoint")
+    about, new = made(source, base), not destination.exists()
+    try:
+        hashes = _copy(source, destination)
+        gap, findings = _prove(source, destination, len(hashes), about)
+        _write_lineage(source, destination, hashes, about, findings)
+    except BaseException:
+        # What could not be shown to be right must not be taken for an export, nor fill a disk.
+        shutil.rmtree(destination, ignore_errors=True)
+        if not new:
+            destination.mkdir(exist_ok=True)
+        raise
+    return Export(gap, "in values" if is_value_model(source) else "nats", tuple(findings))
+
+
+def _copy(source: Path, destination: Path) -> dict[str, str]:
+    """Copy the Hugging Face files; their content hashes by name. RunError where what was written is something else."""
     destination.mkdir(parents=True, exist_ok=True)
-    for file in sorted(source.iterdir()):
-        if file.is_file() and file.name not in TRAINER_FILES:
-            shutil.copy2(file, destination / file.name)
-    _refuse_other_weights(source, destination)
-    _refuse_base(source, destination)
-    gap = compare_with_transformers(destination)
-    if not gap < TOLERANCE:
-        raise RunError(
-            f"{destination}: Transformers and r1kit differ by {gap:.2g} nats in log-probs (expected: at most "
-            f"{TOLERANCE:g}): do not use this export, and report it"
-        )
-    return gap
+    files = [path for path in source.iterdir() if path.is_file() and path.name not in LEFT_OUT]
+    files += [path for path in (source / TEMPLATES).rglob("*") if path.is_file()]
+    hashes = {}
+    for file in sorted(files):
+        name = file.relative_to(source).as_posix()
+        copy = destination / name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy2(file, copy)
+        hashes[name] = hash_file(copy)
+        if hashes[name] != hash_file(file):
+            raise RunError(f"{copy} differs from {file}: the disk or the copy is at fault; export again")
+    return hashes
 
 
-def base_of(checkpoint: Path) -> Path | None:
-    """The model that training of this checkpoint started from; None where it is in no run, or started from nothing."""
-    run = RunDirectory(checkpoint.resolve().parents[2]) if len(checkpoint.resolve().parents) > 2 else None
-    if run is None or not run.exists or checkpoint.resolve().parents[1] != run.root / "checkpoints":
-        return None
-    recipe = parse_recipe(run.recipe.read_text(encoding="utf-8"), str(run.recipe))
-    stage = recipe.stages.get(checkpoint.resolve().parent.name)
-    if stage is None:
-        return None
-    upstream = stage_inputs(stage).get("model")
-    record = run.finished(upstream) if upstream else None
-    given = stage_paths(stage).get("model")
-    found = run.root / record["outputs"]["model"] if record else Path(given).expanduser() if given else None
-    return found if found is not None and (found / "config.json").is_file() else None
+def _prove(source: Path, destination: Path, files: int, about: Made) -> tuple[float, list[Finding]]:
+    from r1kit.pipeline.export_proofs import Finding, beside_origin, beside_trainer, beside_transformers
+
+    found = [Finding("files", f"{files} copied and read again, equal to the checkpoint's")]
+    found.append(beside_trainer(source, about))
+    if about.unknown:
+        found.append(Finding("base", about.unknown, made=False))
+    found += [beside_origin(source, destination, origin) for origin in about.origins]
+    gap, loaded = beside_transformers(source, destination)
+    return gap, [*found, *loaded, *_carry_reference(source, destination)]
 
 
-def _refuse_base(source: Path, destination: Path) -> None:
-    base = base_of(source)
-    if base is not None and not _differing(base, destination):
-        raise RunError(
-            f"{destination}: its weights equal those of {base}, from which {source} was trained: nothing was learned, "
-            "or the wrong weights were saved; look at the run's gradient norm and learning rate"
-        )
+def _carry_reference(source: Path, destination: Path) -> list[Finding]:
+    """Let an implicit reward model name its reference from where it lies now."""
+    from r1kit.models.reward_model import SPEC, RewardModelSpec, weight_files_sha256
+    from r1kit.pipeline.export_proofs import Finding
+
+    spec = RewardModelSpec.read(source)
+    if spec is None or spec.reference is None:
+        return []
+    path = (source / spec.reference).resolve()
+    moved = replace(spec, reference=os.path.relpath(path, destination.resolve()))
+    (destination / SPEC).write_text(json.dumps(asdict(moved), indent=1))
+    if not path.is_dir():
+        return [Finding("reference", f"{path} is gone; RewardModel.load(..., reference=...) takes a copy", made=False)]
+    if spec.reference_sha256 not in (None, weight_files_sha256(path)):
+        raise RunError(f"{path} is not the reference that {source} was trained with: restore it, and export again")
+    return [Finding("reference", f"{path} is not copied; scores are read against it")]
 
 
-def _refuse_other_weights(source: Path, destination: Path) -> None:
-    """The copy against the checkpoint, and against the float32 weights that the trainer goes on from."""
-    import torch
-
-    from r1kit.models.checkpoint import read_config
-    from r1kit.models.loading import load_model
-    from r1kit.training.checkpoints import load_state
-
-    differing = _differing(source, destination)
-    if differing:
-        raise RunError(
-            f"{destination}: {', '.join(differing[:3])} differ from {source}: the disk or the copy is at fault; "
-            "export again"
-        )
-    master = load_state(source)[0].get("master") if (source / "trainer.safetensors").is_file() else None
-    if master is None:
-        return
-    raw = read_config(destination)
-    model = load_model(destination, dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"))
-    written = torch.cat([p.detach().flatten() for p in model.parameters()])
-    if written.shape != master.shape or not torch.equal(written, master.to(written.dtype)):
-        raise RunError(
-            f"{destination}: its weights are not those that the trainer of {source} holds: do not use this export, "
-            "and report it"
-        )
-
-
-def _differing(one: Path, other: Path) -> list[str]:
-    """Names of the tensors that are not equal bit for bit, or that only one of the two has."""
-    from r1kit.models.checkpoint import read_hf_state
-
-    a, b = read_hf_state(one), read_hf_state(other)
-    return sorted(
-        n for n in {*a, *b} if n not in a or n not in b or a[n].shape != b[n].shape or bool((a[n] != b[n]).any())
-    )
-
-
-def compare_with_transformers(directory: Path, tokens: int = 64) -> float:
-    """Largest difference in log-probs, in nats, between plain Transformers and our model on random tokens."""
-    import torch
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    from r1kit.models.attention import Segment, packed_attention, positions
-    from r1kit.models.loading import load_model
-
-    logging.disable_progress_bar()
-    ours = load_model(directory)
-    theirs: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, trust_remote_code=False)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(ours.config.vocab_size, (tokens,), generator=generator)
-    with torch.no_grad():
-        segments = [Segment(1, tokens)]
-        hidden = ours(ids, positions(segments), packed_attention(segments))
-        mine = torch.log_softmax(ours.logits(hidden).float(), dim=-1)
-        plain = torch.log_softmax(theirs(ids[None]).logits[0].float(), dim=-1)
-    return float((mine - plain).abs().max())
+def _write_lineage(
+    source: Path, destination: Path, hashes: Mapping[str, str], about: Made, findings: Sequence[Finding]
+) -> None:
+    origins = [
+        {"setting": origin.setting, "path": str(origin.path.resolve()), "sha256": hash_model(origin.path)}
+        for origin in about.origins
+    ]
+    content = {
+        "source": str(source.resolve()),
+        "run": str(about.run.resolve()) if about.run else None,
+        "stage": about.name or None,
+        "exported": datetime.now(UTC).isoformat(timespec="seconds"),
+        "r1kit": r1kit.__version__,
+        "files": dict(hashes),
+        "made_from": origins,
+        "checks": [asdict(finding) for finding in findings],
+    }
+    write_json(destination / LINEAGE, content)
