@@ -5,7 +5,7 @@
 
 The queue is 1,024 requests: the first 1,024 held-out problems of the recipe, one response each, natural stops, cap 240,
 temperature 1, no top-p and no top-k. Ours runs with two processes of one thread, decoding in compiled C++
-(`engine.native: auto`: bfloat16 products where the processor has them; `--no-native` leaves it out); one process,
+(`engine.native: true`: bfloat16 products where the processor has them; `--no-native` leaves it out); one process,
 float32 products, PyTorch alone, and deterministic mode are shown beside it.
 The peer loads the same checkpoint plainly and runs in each of {1 process x 2 threads, 2 x 1} x {float32, bfloat16} x
 batch {64, 256}. All are measured in the first round, the fastest peers again in every later one,
@@ -95,7 +95,7 @@ def contenders(arguments: argparse.Namespace) -> tuple[list[Contender], list[Con
         for dtype in ("float32", "bfloat16")
         for batch in (64, 256)
     ]
-    best = resolve_native("auto")
+    best = resolve_native("on")
     compiled = [ours(TWO, best), ours(ONE, best), ours(TWO, best, True)]
     if best != "float32":
         compiled.append(ours(TWO, "float32"))

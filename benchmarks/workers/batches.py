@@ -65,7 +65,7 @@ class Batches:
 
     def native(self, order: dict[str, Any]) -> str:
         """The type of products of ours in C++ where the order asks for it, else off."""
-        return resolve_native("auto") if order.get("native") else "off"
+        return resolve_native("on") if order.get("native") else "off"
 
     def sampler(self, order: dict[str, Any]) -> Any:
         """An RL run at its first step."""

@@ -63,7 +63,7 @@ class OurSteps:
 
         o = self.options
         settings = rl_settings(self.recipe, problems=o["problems"], max_tokens=o["max_tokens"], drop=order["drop"])
-        native = resolve_native("auto") if order["native"] else "off"
+        native = resolve_native("on") if order["native"] else "off"
         engine = settings.engine.model_copy(update={"native": native, "slots": SLOTS})
         settings = settings.model_copy(update={"engine": engine, "native": native})
         self.steps, self.rows = order["steps"], Rows()

@@ -80,7 +80,7 @@ class OurSteps(_Model):
             self.tokenizer,
             dtype="float32",
             keep_checkpoints=1,
-            native=resolve_native("float32" if order.get("curve") else "auto") if order["native"] else "off",
+            native=resolve_native("float32" if order.get("curve") else "on") if order["native"] else "off",
         )
         self.world = self.session.world
         warm = 0 if order.get("curve") else WARM_UP_STEPS

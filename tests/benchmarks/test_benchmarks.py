@@ -202,8 +202,8 @@ def test_engine_measures_the_grid_of_the_specification() -> None:
     assert grid == set(itertools.product(["1 x 2 threads", "2 x 1 thread"], ["float32", "bfloat16"], [64, 256]))
     assert str(ours[0].layout) == "2 x 1 thread"
     assert not ours[0].order["deterministic"]
-    assert ours[0].order["native"] == resolve_native("auto")
-    assert {o.order["native"] for o in ours} == {"off", "float32", resolve_native("auto")}
+    assert ours[0].order["native"] == resolve_native("on")
+    assert {o.order["native"] for o in ours} == {"off", "float32", resolve_native("on")}
 
 
 def test_rl_step_measures_the_same_grid_and_counts_the_recipe_first() -> None:

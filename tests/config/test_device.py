@@ -85,7 +85,7 @@ def test_more_processes_than_gpus_are_refused() -> None:
 def test_what_is_compiled_is_off_on_a_gpu_and_refused_by_name(key: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{key} is float32 and device cuda: .* set {key}: off"):
         resolve(loaded(f"{key}=float32"))
-    stages = resolve(loaded(f"{key}=true")).stages
+    stages = resolve(loaded(f"{key}=auto")).stages
     found = {stage.native for stage in stages.values() if hasattr(stage, "native")}
     assert {*found, stages["rl"].engine.native} == {"off"}  # type: ignore[union-attr]
     assert resolve(loaded(f"{key}=float32", "device=cpu")).device == "cpu"

@@ -36,9 +36,9 @@ class Settings(BaseModel):
 
 
 def _switch(value: Any) -> Any:
-    return {True: "auto", False: "off"}[value] if isinstance(value, bool) else value
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
-# What runs in C++, by the type of its products. true is "auto": bfloat16 where the processor has it (AMX), else
-# float32.
-Native = Annotated[Literal["off", "auto", "float32", "bfloat16"], BeforeValidator(_switch)]
+# What runs in C++, by the type of its products. true is "on": bfloat16 where the processor has it (AMX), else float32.
+# "auto" is that where this machine and model can be compiled for, else off.
+Native = Annotated[Literal["off", "auto", "on", "float32", "bfloat16"], BeforeValidator(_switch)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -12,8 +14,11 @@ from r1kit.config.errors import ConfigError
 from r1kit.config.generate import GenerateSettings
 from r1kit.config.merge import MergeSettings
 from r1kit.config.rl import RLSettings
-from r1kit.config.schema import DType, EvaluateSettings, Recipe
+from r1kit.config.schema import DType, EvaluateSettings, PretrainSettings, Recipe
 from r1kit.config.stage import CompiledSettings, Device
+
+# Widths of one attention head that both compiled passes know; the narrowest divides all other widths.
+COMPILED_HEADS = (32, 64, 128)
 
 
 def usable_cores() -> int:
@@ -79,11 +84,27 @@ def resolve_processes(processes: int | str, device: str = "cpu") -> int:
     return max(1, gpus()) if device == "cuda" else min(2, usable_cores())
 
 
+@cache
+def can_compile() -> bool:
+    """Whether the compiler of the passes in C++ is here: GCC, whose vector extensions they are written in."""
+    compiler = shutil.which(os.environ.get("CXX", "g++"))
+    if compiler is None:
+        return False
+    try:  # `g++` of macOS is Clang
+        said = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=20, check=False).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return "Free Software Foundation" in said
+
+
 def resolve_native(native: str) -> str:
-    """`auto` is bfloat16 where the processor multiplies it by itself (Intel AMX), else float32."""
-    if native != "auto":
-        return native
-    return "bfloat16" if {"amx_bf16", "avx512_bf16"} <= cpu_flags() else "float32"
+    """`on` is bfloat16 where the processor multiplies it by itself (Intel AMX), else float32; `auto` is that where
+    this machine can compile, else off."""
+    if native == "off" or (native == "auto" and not can_compile()):
+        return "off"
+    if native in ("on", "auto"):
+        return "bfloat16" if {"amx_bf16", "avx512_bf16"} <= cpu_flags() else "float32"
+    return native
 
 
 def resolve(recipe: Recipe, *, elsewhere: bool = False) -> Recipe:
@@ -93,14 +114,19 @@ def resolve(recipe: Recipe, *, elsewhere: bool = False) -> Recipe:
     """
     device = "cuda" if elsewhere and recipe.device == "cuda" else resolve_device(recipe.device)
     processes = resolve_processes(recipe.processes, device)
-    pick: Callable[[str], str] = resolve_native
+    dtype = resolve_dtype(recipe.dtype)
     if device == "cuda":
         _refuse_native(recipe)
-        pick = _interpreted
         if not elsewhere:
             require_gpus(processes)
-    native, dtype = pick(recipe.native), resolve_dtype(recipe.dtype)
-    stages = {name: _with_native(stage, native, pick) for name, stage in recipe.stages.items()}
+    compiled = device == "cpu" and dtype == "float32" and not _odd_shape(recipe)
+
+    def pick(native: str, stage: Any = None) -> str:
+        possible = compiled and not _needs_pytorch(stage)
+        return "off" if native == "auto" and not possible else resolve_native(native)
+
+    native = pick(recipe.native)
+    stages = {name: _with_native(stage, recipe.native, pick) for name, stage in recipe.stages.items()}
     for name, stage in stages.items():
         if isinstance(stage, CompiledSettings) and stage.native != "off":
             _check_native(name, stage, dtype)
@@ -115,9 +141,17 @@ def resolve(recipe: Recipe, *, elsewhere: bool = False) -> Recipe:
     )
 
 
-def _interpreted(native: str) -> str:
-    """Nothing is compiled on a GPU, so that is what `auto` means there."""
-    return "off"
+def _odd_shape(recipe: Recipe) -> bool:
+    """Whether a model that the recipe makes has widths that the compiled passes do not know."""
+    shapes = [stage.model for stage in recipe.stages.values() if isinstance(stage, PretrainSettings)]
+    return any(s.head_dim not in COMPILED_HEADS or s.intermediate % min(COMPILED_HEADS) for s in shapes)
+
+
+def _needs_pytorch(stage: Any) -> str:
+    """The setting of an RL stage that only PyTorch's own pass knows, or ""."""
+    if isinstance(stage, RLSettings):
+        return "lora" if stage.lora else "recompute" if stage.recompute else ""
+    return ""
 
 
 def _refuse_native(recipe: Recipe) -> None:
@@ -126,7 +160,7 @@ def _refuse_native(recipe: Recipe) -> None:
         if value not in ("off", "auto"):
             raise ConfigError(
                 f"{key} is {value} and device cuda: compiled passes run on the processor only; set {key}: off (or "
-                "true, which is off on a GPU), or device: cpu"
+                "auto, which is off on a GPU), or device: cpu"
             )
 
 
@@ -140,21 +174,23 @@ def _natives(recipe: Recipe) -> Iterator[tuple[str, str]]:
                 yield f"{name}.{key}native", value
 
 
-def _with_native(stage: Any, native: str, pick: Callable[[str], str]) -> Any:
-    """The stage with what it does not say of `native` itself taken from the recipe; `pick` resolves "auto"."""
+def _with_native(stage: Any, native: str, pick: Callable[..., str]) -> Any:
+    """The stage with what it does not say of `native` itself taken from the recipe; `pick` resolves on and auto."""
     changes: dict[str, Any] = {}
-    if isinstance(stage, CompiledSettings):
-        changes["native"] = pick(stage.native if "native" in stage.model_fields_set else native)
+
+    def own(settings: Any, inherited: str) -> str:
+        return pick(settings.native if "native" in settings.model_fields_set else inherited, stage)
+
     # What measures computes as the saved weights are, whatever the policy was trained with.
-    measured = "off" if native == "off" else "float32"
+    measured = "off" if pick(native) == "off" else "float32"
+    if isinstance(stage, CompiledSettings):
+        changes["native"] = own(stage, native)
     if isinstance(stage, EvaluateSettings):
-        changes["native"] = pick(stage.native if "native" in stage.model_fields_set else measured)
+        changes["native"] = own(stage, measured)
     if isinstance(stage, MergeSettings):
-        own = stage.evaluate.native if "native" in stage.evaluate.model_fields_set else measured
-        changes["evaluate"] = stage.evaluate.model_copy(update={"native": pick(own)})
+        changes["evaluate"] = stage.evaluate.model_copy(update={"native": own(stage.evaluate, measured)})
     if isinstance(stage, RLSettings | GenerateSettings):
-        own = stage.engine.native if "native" in stage.engine.model_fields_set else native
-        changes["engine"] = stage.engine.model_copy(update={"native": pick(own)})
+        changes["engine"] = stage.engine.model_copy(update={"native": own(stage.engine, native)})
     return stage.model_copy(update=changes)
 
 
@@ -164,8 +200,8 @@ def _check_native(name: str, stage: CompiledSettings, dtype: str) -> None:
             f"{name}.native is {stage.native} and dtype {dtype}: compiled passes keep weights in float32 and round "
             "the factors of products only; set dtype: float32 (or auto), and native: bfloat16 for such products"
         )
-    if isinstance(stage, RLSettings) and (stage.lora or stage.recompute):
+    if reason := _needs_pytorch(stage):
         raise ConfigError(
-            f"{name}.native is {stage.native} with {'lora' if stage.lora else 'recompute'}: the compiled pass trains "
-            f"all weights and keeps its activations; set {name}.native: off"
+            f"{name}.native is {stage.native} with {reason}: the compiled pass trains all weights and keeps its "
+            f"activations; set {name}.native: off"
         )

@@ -51,15 +51,31 @@ def user_functions(recipe: Recipe, stage: str) -> list[str]:
 
 
 def begun_machine(run: RunDirectory, recipe: Recipe) -> Recipe:
-    """The recipe with `auto` processes and device replaced by those the run in this directory was begun with.
+    """The recipe with `auto` processes, device and `native` replaced by those the run in this directory began with.
 
-    Both change the order of float additions, so a run keeps them, on whatever machine it goes on or is reported.
+    All change sums in their last bits or more, so a run keeps them, on whatever machine it goes on or is reported.
     """
-    if "auto" not in (recipe.processes, recipe.device) or not run.exists:
+    if not run.exists:
         return recipe
     begun_with = {"device": "cpu", **read_yaml(run.recipe.read_text(encoding="utf-8"), str(run.recipe)).data}
     kept = {key: begun_with[key] for key in ("processes", "device") if getattr(recipe, key) == "auto"}
-    return recipe.model_copy(update=kept)
+    stages = {
+        name: _begun_native(stage, begun_with["stages"].get(name, {}), recipe.native)
+        for name, stage in recipe.stages.items()
+    }
+    return recipe.model_copy(update={**kept, "stages": stages})
+
+
+def _begun_native(settings: Any, before: Mapping[str, Any], inherited: str) -> Any:
+    """Settings of a stage, and of its engine and evaluation, with `auto` for `native` replaced by what it was."""
+    changes: dict[str, Any] = {}
+    own = settings.native if "native" in settings.model_fields_set else inherited
+    if own == "auto" and "native" in type(settings).model_fields and "native" in before:
+        changes["native"] = before["native"]
+    for part in ("engine", "evaluate"):
+        if "native" in getattr(type(getattr(settings, part, None)), "model_fields", ()):
+            changes[part] = _begun_native(getattr(settings, part), before.get(part, {}), inherited)
+    return settings.model_copy(update=changes) if changes else settings
 
 
 def changed_stages(run: RunDirectory, now: Mapping[str, str]) -> list[str]:

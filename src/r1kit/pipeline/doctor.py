@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass
 
 from r1kit.config.load import load_recipe
-from r1kit.config.machine import resolve, resolve_native
+from r1kit.config.machine import can_compile, resolve, resolve_native
 from r1kit.config.schema import Recipe
 from r1kit.pipeline.catalog import find_recipe
 from r1kit.pipeline.lineage import library_versions, machine
@@ -97,11 +97,10 @@ def matmul_gflops(dtype: str) -> float:
 
 
 def native() -> str:
-    """What the recipe's `native: true` would do here."""
-    compiler = os.environ.get("CXX", "g++")
-    if shutil.which(compiler) is None:
-        return f"not possible: no C++ compiler found ({compiler})"
-    return f"true trains and samples in C++ with {resolve_native('auto')} products; a recipe has it off by default"
+    """What the recipe's `native: auto` does here."""
+    if not can_compile():
+        return f"auto is off here: {os.environ.get('CXX', 'g++')} is not there or not GCC; PyTorch trains and samples"
+    return f"auto trains and samples in C++ with {resolve_native('on')} products"
 
 
 def gpu() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,9 +53,9 @@ class Example:
             outcome=outcome(rollout),
         )
 
-    @property
+    @cached_property
     def trained_tokens(self) -> int:
-        return int(self.mask.sum())
+        return int(np.count_nonzero(self.mask))
 
     def along(self, values: np.ndarray) -> np.ndarray:
         """Values of its trained tokens laid out along the stream, 0 elsewhere: [T - 1]."""
@@ -71,10 +72,15 @@ def outcome(rollout: Rollout) -> float:
 
 
 class MicroTokens:
-    """The tensors of one micro-batch, on `device`. Arrays named `_T` are over its trained tokens only."""
+    """The tensors of one micro-batch of `examples`, on `device`. Arrays named `_T` are over its trained tokens only.
+
+    `self.examples` are those that are in it, in its order, and `owners_T` counts in them.
+    """
 
     def __init__(self, micro: MicroBatch, examples: Sequence[Example], device: str = "cpu") -> None:
-        self.micro, self.examples, self.device = micro, examples, device
+        own, micro = micro.alone()
+        self.micro, self.examples, self.device = micro, [examples[i] for i in own], device
+        examples = self.examples
         self.inputs = micro.tensor([e.inputs for e in examples], 0).to(device)
         self.chosen = micro.tensor([e.mask for e in examples], False).nonzero().squeeze(1).to(device)
         self.positions = positions(micro.segments).to(device)

@@ -35,6 +35,13 @@ class MicroBatch:
         """The same with one more segment behind the others."""
         return MicroBatch((*self.segments, segment), (*self.members, members))
 
+    def alone(self) -> tuple[list[int], MicroBatch]:
+        """The sequences that are in it, in its order; and itself, counting in these alone."""
+        own = [index for rows in self.members for index in rows]
+        ends = np.cumsum([len(rows) for rows in self.members])
+        members = tuple(tuple(range(end - len(rows), end)) for rows, end in zip(self.members, ends, strict=True))
+        return own, MicroBatch(self.segments, members)
+
     def fill(self, arrays: Sequence[np.ndarray], padding: float | int) -> np.ndarray:
         """Per-sequence arrays laid out flat along the token axis, padded at the right: [tokens]."""
         out = np.full(self.tokens, padding, dtype=arrays[0].dtype)
