@@ -21,7 +21,8 @@ from r1kit.pipeline import preflight, stage_clock
 from r1kit.pipeline.catalog import find_recipe
 from r1kit.pipeline.files import RunError
 from r1kit.pipeline.kinds import StageContext, run_stage
-from r1kit.pipeline.plan import PROCESS_BYTES, plan_stages
+from r1kit.pipeline.memory import PROCESS_BYTES
+from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.stage_clock import StageClock
 from r1kit.pipeline.summary import make_summary
 from r1kit.training.parallel import World
@@ -57,9 +58,9 @@ def test_a_full_gpu_names_what_to_lower(recipe: Recipe, tmp_path: Path, stage: s
 
 def test_the_plan_is_held_against_the_memory_of_one_gpu(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     most = max(plan_stages(recipe), key=lambda plan: plan.memory_bytes)
-    assert most.gpu_bytes(2) == most.memory_bytes // 2 - PROCESS_BYTES
+    assert most.gpu_bytes == most.memory_bytes // 2 - PROCESS_BYTES
     monkeypatch.setattr(preflight, "memory_bytes", lambda: 1)  # the machine's own says nothing of it
-    for memory, fits in ((80 * GIB, True), (most.gpu_bytes(2), False)):
+    for memory, fits in ((80 * GIB, True), (most.gpu_bytes, False)):
         monkeypatch.setattr(preflight, "gpu_memory_bytes", lambda memory=memory: memory)
         check = preflight._memory(recipe)
         assert check.ok is fits

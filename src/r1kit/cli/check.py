@@ -18,6 +18,8 @@ def check(recipe: RecipeArgument, overrides: SetOption = None) -> None:
     for finding in preflight(loaded):
         failed += not finding.ok
         typer.echo(f"{'ok  ' if finding.ok else 'FAIL'}  {finding.name}: {finding.found}")
+        for line in finding.table:
+            typer.echo(f"      {line}")
     if failed:
         typer.echo(f"error: {failed} of the checks failed; nothing was run", err=True)
         raise typer.Exit(2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from r1kit.config.data_path import expand
@@ -23,6 +22,8 @@ PROMPT_TOKENS = 64
 RESPONSE_SHARE, OVERSAMPLING = 0.5, 1.3
 # Rows of the engine by which a stage is measured while it trains: LocalEngine's own number.
 ENGINE_SLOTS = 128
+# Columns of the table that are not called as the parts of Memory.
+LABELS = {"cache": "KV cache"}
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def memory_table(plans: Sequence[StagePlan], on_gpu: bool) -> list[str]:
     columns = {name: [getattr(memory, name) for memory in memories] for name in vars(memories[0])}
     columns = {name: sizes for name, sizes in columns.items() if any(sizes)}
     columns["in all"] = [memory.total for memory in memories]
-    names = ["MiB a process" if not on_gpu else "MiB a GPU", *(plan.name for plan in plans)]
-    table = [names, *([name, *map(_mib, sizes)] for name, sizes in columns.items())]
+    names = [f"MiB a {'GPU' if on_gpu else 'process'}", *(plan.name for plan in plans)]
+    table = [names, *([LABELS.get(name, name), *map(_mib, sizes)] for name, sizes in columns.items())]
     widths = [max(map(len, cells)) for cells in table]
     rows = zip(*table, strict=True)
     return [
