@@ -55,6 +55,12 @@ def test_r1s_rate_goes_by_the_size_of_the_student() -> None:
     }
 
 
+def test_delimiters_become_tokens_where_the_published_students_have_them_as_tokens() -> None:
+    made = {name for name in PRESETS if settings(preset=name).delimiters == "tokens"}
+    assert made == {name for name in PRESETS if name.startswith("r1_distill_")}
+    assert settings(preset="r1_distill_qwen_7b", delimiters="as_is").delimiters == "as_is"
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "preset": ({"preset": "s2"}, r"preset is 's2' \(did you mean \"s1\"\?\)"),
     "no data": ({"data": []}, "at least 1 item"),

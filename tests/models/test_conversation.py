@@ -23,7 +23,9 @@ from r1kit.models.chat import PromptError, encode_prompt
 from r1kit.models.chat_templates import set_chat_template
 from r1kit.models.conversation import ANSWER, CONTEXT, THOUGHT, ConversationEncoder, TokenStream, end_of_turn, render
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+from r1kit.models.vocabulary import add_tokens
 from r1kit.records import Message, Problem
+from r1kit.tasks.thinking import STYLES
 from r1kit.tasks.traces import read_traces
 
 DATA = Path(os.environ.get("R1KIT_DATA", Path(__file__).parents[3] / "shared" / "data"))
@@ -185,6 +187,32 @@ def test_the_end_of_a_turn_is_the_templates_not_the_tokenizers(qwen: PreTrainedT
     qwen.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
     assert end_of_turn(qwen) == "<|endoftext|>"
     qwen.eos_token = "<|im_end|>"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_styles_delimiters_as_text_and_as_tokens(style: str, qwen_files: PreTrainedTokenizerBase) -> None:
+    """Qwen2.5 spells them with ordinary tokens, s1's but for their first part; ChatML's tokens are there always."""
+    chatml = {"<|im_start|>", "<|im_end|>"}
+    tokenizer = AutoTokenizer.from_pretrained(QWEN)
+    before = ConversationEncoder(tokenizer, style)
+    assert set(tokenizer.convert_ids_to_tokens(list(before.control_tokens()))) == chatml
+    (as_text,) = before.streams([USER, SAY])
+    added = add_tokens(tokenizer, STYLES[style].tokens)
+    assert added == [token for token in STYLES[style].tokens if token not in chatml]
+    after = ConversationEncoder(tokenizer, style)
+    assert set(tokenizer.convert_ids_to_tokens(list(after.control_tokens()))) == chatml | {*STYLES[style].tokens}
+    (as_tokens,) = after.streams([USER, SAY])
+    assert tokenizer.decode(as_tokens.token_ids.tolist()) == tokenizer.decode(as_text.token_ids.tolist())
+    first = as_tokens.token_ids[as_tokens.parts == THOUGHT][0]
+    assert tokenizer.convert_ids_to_tokens(int(first)) == STYLES[style].tokens[0]
+
+
+def test_the_tokens_of_a_template_do_not_need_a_chat() -> None:
+    """A base model's prompt is bare text: its start, the tags it has as tokens, its end."""
+    tiny = build_tiny_tokenizer()
+    tiny.chat_template = None
+    found = tiny.convert_ids_to_tokens(sorted(ConversationEncoder(tiny).control_tokens()))
+    assert found == ["<bos>", "<eos>", "<think>", "</think>"]
 
 
 def test_no_template_and_a_template_that_refuses(qwen: PreTrainedTokenizerBase) -> None:

@@ -15,11 +15,16 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from r1kit.config.tasks import CountdownSettings
+from r1kit.models.chat import control_tokens
+from r1kit.models.chat_templates import CHATML_TOKENS
 from r1kit.models.checkpoint import CheckpointError, read_config
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
 from r1kit.models.loading import load_model, load_tokenizer, write_model
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.models.vocabulary import add_tokens, fit_vocabulary, set_end_of_turn, untrained_tokens
+from r1kit.records import Message, Problem
+from r1kit.tasks import make_task
 
 from .families import random_model, saved
 
@@ -106,6 +111,42 @@ def test_rows_that_look_untrained_are_found() -> None:
     assert untrained_tokens(model, tokenizer, range(used)) == [5, 6]
     # Without spare rows only the size can tell.
     assert untrained_tokens(_without_spare(model, used), tokenizer, [4, 5, 6]) == [6]
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_new_rows_look_untrained_until_they_were_trained(tied: bool) -> None:
+    tokenizer = build_tiny_tokenizer()
+    model = decoder(len(tokenizer), tied=tied)
+    fit_vocabulary(model, tokenizer, add_tokens(tokenizer, ("<tool>", "</tool>")))
+    new = tokenizer.convert_tokens_to_ids(["<tool>", "</tool>"])
+    assert untrained_tokens(model, tokenizer, range(len(tokenizer))) == new
+    with torch.no_grad():
+        model.head_weight[new] = 0.3 * torch.randn(2, 16)
+    # A row that is written well may still be read badly: where they are two matrices, both count.
+    assert untrained_tokens(model, tokenizer, new) == ([] if tied else new)
+
+
+TEMPLATES = {"compact": set(), "r1_zero": {"<think>", "</think>", "<answer>", "</answer>"}}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_a_prompt_says_which_tokens_it_and_its_answers_take(template: str) -> None:
+    """R1-Zero's names its tags in prose; the compact one names none."""
+    tokenizer = build_tiny_tokenizer()
+    problem = make_task(CountdownSettings(template=template, high=6)).problems("train")[0]
+    found = tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer, problem)))
+    assert set(found) - TEMPLATES[template] == {"<bos>", "<eos>"} | ({"<unk>"} & set(found))
+    assert set(found) >= TEMPLATES[template]
+
+
+def test_an_open_thought_asks_for_its_end() -> None:
+    """Of s1's delimiters the tokenizer has the first part as a token, once ChatML's are added."""
+    tokenizer = build_tiny_tokenizer()
+    add_tokens(tokenizer, CHATML_TOKENS)
+    for prefill, wanted in {"<think>\n": {"<think>", "</think>"}, "<|im_start|>think\n": {"<|im_start|>"}}.items():
+        problem = Problem("p", (Message("user", "Q"),), "countdown", {}, prefill=prefill)
+        found = tokenizer.convert_ids_to_tokens(sorted(control_tokens(tokenizer, problem)))
+        assert set(found) >= {*wanted, "<|user|>", "<|assistant|>", "<eos>"}
 
 
 def _without_spare(model: Decoder, rows: int) -> Decoder:

@@ -46,6 +46,18 @@ def test_the_published_texts() -> None:
     assert split(zero, "auto") == ("a", "<answer> (1+2)/3 </answer>")
 
 
+def test_the_delimiters_of_every_style_and_what_of_them_can_be_a_token() -> None:
+    """s1's are a token of ChatML and a word; the others can be tokens as they are."""
+    sky = ("<|begin_of_thought|>", "<|end_of_thought|>", "<|begin_of_solution|>", "<|end_of_solution|>")
+    whole = {"think": ("<think>", "</think>"), "sky_t1": sky}
+    whole["think_answer"] = (*whole["think"], "<answer>", "</answer>")
+    assert {name: style.delimiters for name, style in STYLES.items()} == {
+        **whole,
+        "s1": ("<|im_start|>think", "<|im_start|>answer"),
+    }
+    assert {name: style.tokens for name, style in STYLES.items()} == {**whole, "s1": ("<|im_start|>",)}
+
+
 @pytest.mark.parametrize("text", ["plain", "Write <think> before the answer.", "I <think>aloud</think> sometimes.", ""])
 def test_prose_that_names_a_delimiter_has_no_thought(text: str) -> None:
     assert split(text, "auto") == ("", text)

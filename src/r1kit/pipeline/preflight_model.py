@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from r1kit.tasks.thinking import STYLES
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from r1kit.records import Problem
 
 Finding = tuple[str, bool, str]
-TAGS = ("<think>", "</think>", "<answer>", "</answer>")
+TAGS = tuple(dict.fromkeys(token for style in STYLES.values() for token in style.tokens))
 EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight", "embed_tokens.weight")
 HEADS = ("lm_head.weight", "embed_out.weight")
 # A trained row has about the usual norm; rows that were never touched kept a far smaller one, or one common value.
