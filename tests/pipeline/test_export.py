@@ -185,3 +185,26 @@ def test_other_adapters_than_the_trainers_are_no_export(run: Path, tmp_path: Pat
     trainer = export_checkpoint(source, tmp_path / "plain").findings[1]
     assert not trainer.made
     assert "is gone" in trainer.found
+
+
+def test_adapters_alone_make_the_same_model_in_peft(run: Path, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft", reason="peft is not installed")
+    source, base = find_model(run, "preferred"), find_model(run, "sft")
+    assert export_checkpoint(source, tmp_path / "adapters", adapters=True).gap < TOLERANCE
+    assert not (tmp_path / "adapters" / "model.safetensors").exists()
+    plain = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+    merged = peft.PeftModel.from_pretrained(plain, str(tmp_path / "adapters")).merge_and_unload().state_dict()
+    trained = checkpoints.read_safetensors(source / "model.safetensors")
+    for name, tensor in trained.items():
+        room = 2e-2 if tensor.dtype == torch.bfloat16 else 1e-5
+        assert torch.allclose(merged[name], tensor.float(), atol=room * tensor.abs().max().item(), rtol=room), name
+
+
+def test_what_has_no_adapters_exports_none(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="was not trained with adapters"):
+        export_checkpoint(find_model(run, "sft"), tmp_path / "adapters", adapters=True)
+    bare = tmp_path / "bare"
+    shutil.copytree(find_model(run, "preferred"), bare)
+    with pytest.raises(RunError, match="under its adapters is not at hand: it lies in no run"):
+        export_checkpoint(bare, tmp_path / "adapters", adapters=True)
+    assert not (tmp_path / "adapters").exists()

@@ -26,16 +26,14 @@ from r1kit.config import ModelSettings
 from r1kit.models.checkpoint import CheckpointError, read_config
 from r1kit.models.heads import ValueModel
 from r1kit.models.loading import load_model, write_model
-from r1kit.models.reward_model import (
-    RewardModel,
-    RewardModelSpec,
-    weight_files_sha256,
-    write_reward_model,
-)
+from r1kit.models.lora import LoRAModel
+from r1kit.models.reward_model import RewardModel, RewardModelSpec, weight_files_sha256, write_reward_model
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.pipeline import export_proofs
 from r1kit.pipeline.export import export_checkpoint, find_model
+from r1kit.pipeline.export_adapters import beside_peft, write_adapters
+from r1kit.pipeline.export_origin import Origin
 from r1kit.pipeline.export_proofs import TOLERANCE, beside_transformers, spread_tokens
 from r1kit.pipeline.files import RunError
 from r1kit.records import Message
@@ -233,3 +231,16 @@ def test_an_export_of_an_export_is_its_own(tmp_path: Path) -> None:
     assert "additional_chat_templates/tools.jinja" in lineage["files"]
     with pytest.raises(RunError, match="choose another destination"):
         export_checkpoint(source, tmp_path / "first")
+
+
+def test_adapters_of_another_architecture_load_in_peft(tmp_path: Path) -> None:
+    pytest.importorskip("peft", reason="peft is not installed")
+    base = language_model(tmp_path / "base", family="olmo2")
+    adapted = LoRAModel(load_model(base), rank=2, alpha=3.0)
+    for parameter in adapted.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    (tmp_path / "adapters").mkdir()
+    write_adapters(adapted, base, tmp_path / "adapters")
+    gap, finding = beside_peft(adapted, Origin("model", base), tmp_path / "adapters")
+    assert gap < TOLERANCE
+    assert finding.found.startswith("it loads 14 adapted matrices")

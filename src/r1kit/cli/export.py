@@ -20,12 +20,16 @@ def export(
         Path | None,
         typer.Option("--base", help="What the model was trained from, where its run does not say or it is gone."),
     ] = None,
+    adapters: Annotated[
+        bool, typer.Option("--adapters", help="Of a stage trained with lora: its adapters alone, for PEFT.")
+    ] = False,
 ) -> None:
     """Copy a model in Hugging Face layout and prove that plain Transformers computes the same."""
     from r1kit.pipeline.export import export_checkpoint, find_model
 
     source = find_model(model, stage)
-    made = export_checkpoint(source, destination, find_model(base) if base else None)
-    typer.echo(f"{source} -> {destination}; Transformers agrees within {made.gap:.1e} {made.unit}")
+    made = export_checkpoint(source, destination, find_model(base) if base else None, adapters=adapters)
+    other = "PEFT" if adapters else "Transformers"
+    typer.echo(f"{source} -> {destination}; {other} agrees within {made.gap:.1e} {made.unit}")
     for finding in made.findings:
         typer.echo(finding.sentence())

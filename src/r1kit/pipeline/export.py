@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,13 +63,14 @@ def find_model(path: str | Path, stage: str | None = None) -> Path:
     raise RunError(f"{path}: no finished stage {stage or ''} made a model yet; run it to its end first")
 
 
-def export_checkpoint(source: Path, destination: Path, base: Path | None = None) -> Export:
+def export_checkpoint(source: Path, destination: Path, base: Path | None = None, *, adapters: bool = False) -> Export:
     """Copy the Hugging Face files of `source`, and prove that what was written is what was trained.
 
     The copy is the checkpoint's, bit for bit, and that is the trainer's; it is not the model that training started from
-    (`base`; None: as the run says); plain Transformers loads all of it and computes the same. What was shown, and what
-    could not be, stands in lineage.json of the export. Raises RunError or CheckpointError where one of this does not
-    hold, or where the destination is taken; nothing is left there.
+    (`base`; None: as the run says); plain Transformers loads all of it and computes the same. `adapters`: write those
+    of a stage trained with `lora`, for PEFT, in place of the model that they make. What was shown, and what could not
+    be, stands in lineage.json of the export. Raises RunError or CheckpointError where one of this does not hold, or
+    where the destination is taken; nothing is left there.
     """
     from r1kit.models.loading import is_value_model
     from r1kit.pipeline.export_origin import made
@@ -80,9 +82,9 @@ def export_checkpoint(source: Path, destination: Path, base: Path | None = None)
         verify_checkpoint(source, "Export another checkpoint")
     about, new = made(source, base), not destination.exists()
     try:
-        hashes = _copy(source, destination)
-        gap, findings = _prove(source, destination, len(hashes), about)
-        _write_lineage(source, destination, hashes, about, findings)
+        destination.mkdir(parents=True, exist_ok=True)
+        gap, findings = (_export_adapters if adapters else _export_model)(source, destination, about)
+        _write_lineage(source, destination, about, findings)
     except BaseException:
         # What could not be shown to be right must not be taken for an export, nor fill a disk.
         shutil.rmtree(destination, ignore_errors=True)
@@ -92,33 +94,49 @@ def export_checkpoint(source: Path, destination: Path, base: Path | None = None)
     return Export(gap, "in values" if is_value_model(source) else "nats", tuple(findings))
 
 
-def _copy(source: Path, destination: Path) -> dict[str, str]:
-    """Copy the Hugging Face files; their content hashes by name. RunError where what was written is something else."""
-    destination.mkdir(parents=True, exist_ok=True)
-    files = [path for path in source.iterdir() if path.is_file() and path.name not in LEFT_OUT]
-    files += [path for path in (source / TEMPLATES).rglob("*") if path.is_file()]
-    hashes = {}
-    for file in sorted(files):
-        name = file.relative_to(source).as_posix()
-        copy = destination / name
-        copy.parent.mkdir(exist_ok=True)
-        shutil.copy2(file, copy)
-        hashes[name] = hash_file(copy)
-        if hashes[name] != hash_file(file):
-            raise RunError(f"{copy} differs from {file}: the disk or the copy is at fault; export again")
-    return hashes
-
-
-def _prove(source: Path, destination: Path, files: int, about: Made) -> tuple[float, list[Finding]]:
+def _export_model(source: Path, destination: Path, about: Made) -> tuple[float, list[Finding]]:
     from r1kit.pipeline.export_proofs import Finding, beside_origin, beside_trainer, beside_transformers
 
-    found = [Finding("files", f"{files} copied and read again, equal to the checkpoint's")]
+    files = [path for path in source.iterdir() if path.is_file() and path.name not in LEFT_OUT]
+    count = _copy(source, destination, [*files, *_templates(source)])
+    found = [Finding("files", f"{count} copied and read again, equal to the checkpoint's")]
     found.append(beside_trainer(source, about))
     if about.unknown:
         found.append(Finding("base", about.unknown, made=False))
     found += [beside_origin(source, destination, origin) for origin in about.origins]
     gap, loaded = beside_transformers(source, destination)
     return gap, [*found, *loaded, *_carry_reference(source, destination)]
+
+
+def _export_adapters(source: Path, destination: Path, about: Made) -> tuple[float, list[Finding]]:
+    if find_spec("peft") is None:
+        raise RunError("adapters are read back with peft, which is not installed: pip install peft")
+    from r1kit.pipeline.export_adapters import beside_peft, trained_adapters, write_adapters
+    from r1kit.pipeline.export_proofs import Finding, beside_origin
+
+    adapted, origin = trained_adapters(source, about)
+    tokenizer = [path for path in source.iterdir() if path.name.startswith(("tokenizer", "chat_template"))]
+    _copy(source, destination, [*tokenizer, *_templates(source)])
+    write_adapters(adapted, origin.path, destination)
+    found = [Finding("trainer", f"its adapters on {origin.path} make the weights of {source}")]
+    found.append(beside_origin(source, source, origin))
+    gap, loaded = beside_peft(adapted, origin, destination)
+    return gap, [*found, loaded]
+
+
+def _templates(source: Path) -> list[Path]:
+    return [path for path in (source / TEMPLATES).rglob("*") if path.is_file()]
+
+
+def _copy(source: Path, destination: Path, files: Sequence[Path]) -> int:
+    """Copy `files` of `source`; how many. RunError where what was written is something else."""
+    for file in sorted(files):
+        copy = destination / file.relative_to(source)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy2(file, copy)
+        if hash_file(copy) != hash_file(file):
+            raise RunError(f"{copy} differs from {file}: the disk or the copy is at fault; export again")
+    return len(files)
 
 
 def _carry_reference(source: Path, destination: Path) -> list[Finding]:
@@ -139,9 +157,8 @@ def _carry_reference(source: Path, destination: Path) -> list[Finding]:
     return [Finding("reference", f"{path} is not copied; scores are read against it")]
 
 
-def _write_lineage(
-    source: Path, destination: Path, hashes: Mapping[str, str], about: Made, findings: Sequence[Finding]
-) -> None:
+def _write_lineage(source: Path, destination: Path, about: Made, findings: Sequence[Finding]) -> None:
+    files = [path for path in sorted(destination.rglob("*")) if path.is_file()]
     origins = [
         {"setting": origin.setting, "path": str(origin.path.resolve()), "sha256": hash_model(origin.path)}
         for origin in about.origins
@@ -152,7 +169,7 @@ def _write_lineage(
         "stage": about.name or None,
         "exported": datetime.now(UTC).isoformat(timespec="seconds"),
         "r1kit": r1kit.__version__,
-        "files": dict(hashes),
+        "files": {path.relative_to(destination).as_posix(): hash_file(path) for path in files},
         "made_from": origins,
         "checks": [asdict(finding) for finding in findings],
     }

@@ -45,7 +45,9 @@ class Made:
 
 def made(checkpoint: Path, base: Path | None = None) -> Made:
     """How `checkpoint` came about; `base`, where given, is what it was trained from, whatever its run says."""
-    found = _of_run(checkpoint.resolve())
+    # As it was given where that will do, so that what is printed can be read.
+    named = checkpoint.parent.parent.name == "checkpoints"
+    found = _of_run(checkpoint if named else checkpoint.resolve())
     return Made(found.stage, found.name, found.run, (Origin("model", base),)) if base is not None else found
 
 

@@ -6,6 +6,7 @@ the model twice, in float32.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from r1kit.pipeline.files import RunError
 from r1kit.training.optim import FlatParameters
 
 TOLERANCE = 1e-4
+TRAINER = "trainer.safetensors"
 # Sequences of the text that both compute, and their length.
 ROWS, LENGTH = 8, 64
 REFUSED = "do not use this export, and report it"
@@ -52,17 +54,17 @@ def beside_trainer(source: Path, about: Made) -> Finding:
     """The checkpoint's weights against those that its trainer goes on from. RunError where they are others."""
     if merge_of(source) is not None:
         return Finding("trainer", "a merge has none", made=False)
-    path = source / "trainer.safetensors"
-    if not path.is_file():
+    if not (source / TRAINER).is_file():
         return Finding("trainer", "no state of a trainer lies beside the weights", made=False)
-    with safe_open(path, framework="pt") as handle:
-        names = set(handle.keys())
-        kept = {name: handle.get_tensor(name) for name in ("master", "adapters") if name in names}
+    kept = kept_by_trainer(source)
     if "adapters" in kept:
-        return _beside_adapters(source, about, kept["adapters"])
+        found = adapted_model(source, about)
+        if isinstance(found, str):
+            return Finding("trainer", f"the model under its adapters is not at hand: {found}", made=False)
+        return Finding("trainer", f"its adapters on {found[1].path} make these weights")
     if "master" not in kept:
         return Finding("trainer", "it trained these float32 weights themselves")
-    dtype = _dtype(source)
+    dtype = dtype_of(source)
     parameters = [p for p in _load(source, dtype).parameters() if p.requires_grad]
     if sum(p.numel() for p in parameters) != kept["master"].numel() or not _rounds_to(kept["master"], parameters):
         raise RunError(f"{source}: its weights are not those that the trainer of this checkpoint holds: {REFUSED}")
@@ -74,32 +76,47 @@ def _rounds_to(master: Tensor, parameters: list[Any]) -> bool:
     return all(torch.equal(p.detach().flatten(), part.to(p.dtype)) for p, part in zip(parameters, parts, strict=True))
 
 
-def _beside_adapters(source: Path, about: Made, adapters: Tensor) -> Finding:
-    """The model under the adapters with the trainer's adapters on it, against the weights that were saved merged."""
+def adapted_model(source: Path, about: Made) -> tuple[LoRAModel, Origin] | str:
+    """The model under the adapters that trained `source`, with these on it; why it is not at hand, where it is not.
+
+    RunError where it is not the model that was saved.
+    """
     lora, origin = getattr(about.stage, "lora", None), next(iter(about.origins), None)
     if lora is None or origin is None or origin.unusable:
-        why = origin.unusable if origin else about.unknown or f"stage {about.name} has no adapters now"
-        return Finding("trainer", f"the model under its adapters is not at hand: {why}", made=False)
-    dtype = _dtype(source)
+        return origin.unusable if origin else about.unknown or f"stage {about.name} has no adapters now"
+    dtype = dtype_of(source)
     adapted = LoRAModel(load_model(origin.path, dtype=dtype), rank=lora.rank, alpha=lora.alpha)
-    flat, saved = FlatParameters(adapted), load_model(source, dtype=dtype)
-    other = RunError(
+    flat, saved = FlatParameters(adapted), dict(load_model(source, dtype=dtype).named_parameters())
+    adapters = kept_by_trainer(source)["adapters"]
+    if flat.master.shape == adapters.shape:
+        flat.master.copy_(adapters)
+        flat.publish()
+        adapted.merge_()
+        made_now = dict(adapted.inner.named_parameters())
+        if made_now.keys() == saved.keys() and all(
+            _rounds_alike(made_now[name], saved[name], name in adapted.targets) for name in saved
+        ):
+            return adapted, origin
+    raise RunError(
         f"{source}: its weights are not those of {origin.path} with the adapters that the trainer of this checkpoint "
         f"holds: {REFUSED}"
     )
-    if flat.master.shape != adapters.shape:
-        raise other
-    flat.master.copy_(adapters)
-    flat.publish()
-    adapted.merge_()
-    for (_, ours), (name, theirs) in zip(adapted.inner.named_parameters(), saved.named_parameters(), strict=True):
-        # Another number of threads sums the product in another order.
-        room = 4 * torch.finfo(ours.dtype).eps if name in adapted.targets else 0.0
-        if ours.shape != theirs.shape or not torch.allclose(
-            ours.float(), theirs.float(), rtol=room, atol=room * ours.abs().max().item()
-        ):
-            raise other
-    return Finding("trainer", f"its adapters on {origin.path} make these weights")
+
+
+def _rounds_alike(one: Tensor, other: Tensor, product: bool) -> bool:
+    """Equal, or where a product is in it, as near as another number of threads, which sums in another order, brings."""
+    room = 4 * torch.finfo(one.dtype).eps if product else 0.0
+    return one.shape == other.shape and torch.allclose(
+        one.float(), other.float(), rtol=room, atol=room * one.abs().max().item()
+    )
+
+
+def kept_by_trainer(source: Path) -> dict[str, Tensor]:
+    """The weights that a trainer keeps beside those of the checkpoint: float32 ones, or adapters."""
+    if not (source / TRAINER).is_file():
+        return {}
+    with safe_open(source / TRAINER, framework="pt") as handle:
+        return {name: handle.get_tensor(name) for name in {"master", "adapters"} & set(handle.keys())}
 
 
 def beside_origin(source: Path, destination: Path, origin: Origin) -> Finding:
@@ -179,7 +196,7 @@ def beside_transformers(source: Path, destination: Path) -> tuple[float, list[Fi
     Returns the largest difference in log-probs (nats) or values. RunError where a tensor differs or is not there, or
     where the difference is not below TOLERANCE; CheckpointError where the tokenizer is not the model's own.
     """
-    with _quiet():
+    with quiet():
         ours, tokenizer = _load(source, "float32"), load_tokenizer(destination)
         theirs, loading = _plain(ours, destination)
     if isinstance(ours, ValueModel):
@@ -193,7 +210,7 @@ def beside_transformers(source: Path, destination: Path) -> tuple[float, list[Fi
         )
     count = _same_tensors(ours, theirs, source, destination)
     text = spread_tokens(ours.config.vocab_size, min(LENGTH, ours.config.max_positions))
-    compare = _value_gap if isinstance(ours, ValueModel) else _logprob_gap
+    compare = _value_gap if isinstance(ours, ValueModel) else logprob_gap
     with torch.no_grad():
         gap = max(compare(ours, theirs, ids) for ids in text)
     if not gap < TOLERANCE:
@@ -202,7 +219,7 @@ def beside_transformers(source: Path, destination: Path) -> tuple[float, list[Fi
             f"{'values' if isinstance(ours, ValueModel) else 'log-probs'}: {REFUSED}"
         )
     name = type(theirs).__name__
-    found = [Finding("transformers", f"{name} loads all {count} tensors bit for bit; {text.numel()} tokens agree")]
+    found = [Finding("transformers", f"{name} loads all {count} tensors bit for bit{over(text)}")]
     if unread := sorted(loading["unexpected_keys"]):
         found.append(Finding("transformers", f"{name} leaves {', '.join(unread[:3])} ({len(unread)} tensors) unread"))
     config = theirs.config
@@ -213,13 +230,14 @@ def beside_transformers(source: Path, destination: Path) -> tuple[float, list[Fi
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """What Transformers would warn of is an error here, or no matter: a trunk read without its head."""
+def quiet() -> Iterator[None]:
+    """What Transformers and PEFT would warn of is an error here, or no matter: a trunk read without its head."""
     before = logging.get_verbosity()
     logging.disable_progress_bar()
     logging.set_verbosity_error()
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logging.set_verbosity(before)
 
@@ -232,7 +250,7 @@ def _load(directory: Path, dtype: str) -> Any:
         raise RunError(f"{directory}: {error}") from error
 
 
-def _dtype(directory: Path) -> str:
+def dtype_of(directory: Path) -> str:
     raw = read_config(directory)
     return str(raw.get("dtype") or raw.get("torch_dtype") or "float32")
 
@@ -280,13 +298,17 @@ def spread_tokens(vocabulary: int, length: int) -> Tensor:
     return ids[torch.randperm(len(ids), generator=torch.Generator().manual_seed(0))].view(ROWS, length)
 
 
+def over(text: Tensor) -> str:
+    return f", and agrees on {text.numel()} tokens spread over the vocabulary"
+
+
 def _ours(model: Any, ids: Tensor) -> Tensor:
     segments = [Segment(1, len(ids))]
     output: Tensor = model(ids, positions(segments), packed_attention(segments))
     return output
 
 
-def _logprob_gap(ours: Any, theirs: Any, ids: Tensor) -> float:
+def logprob_gap(ours: Any, theirs: Any, ids: Tensor) -> float:
     """Over every token of the vocabulary at every place."""
     mine = torch.log_softmax(ours.logits(_ours(ours, ids)).float(), dim=-1)
     plain = torch.log_softmax(theirs(ids[None]).logits[0].float(), dim=-1)
