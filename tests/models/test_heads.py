@@ -23,7 +23,7 @@ from r1kit.models.heads import ValueModel, load_value_model, write_value_model
 from r1kit.models.loading import load_model
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 
-from .families import SEGMENTS, SIZES, random_model, relative_error, saved, tokens
+from .families import DRAWN, SEGMENTS, SIZES, random_model, relative_error, saved, tokens
 
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "qwen2 tied": ("qwen2", {"tie_word_embeddings": True}),
@@ -41,7 +41,7 @@ def classifier(family: tuple[str, dict[str, Any]], *, per_token: bool, labels: i
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, dtype=DRAWN)
             parameter.copy_(1.0 + 0.3 * noise if parameter.ndim == 1 else 0.15 * noise)
     return model.eval()
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
 
+from .parity import in_doubles
 from .rank_jobs import JOBS
 from .ranks import Results, run_jobs
 
@@ -16,3 +19,13 @@ settings.load_profile("r1kit")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What every job of rank_jobs.py gave in two processes, run once for the whole session."""
     return run_jobs(sorted(JOBS), tmp_path_factory.mktemp("ranks"), size=2)
+
+
+@pytest.fixture(params=["float32", "float64"])
+def precision(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A comparison with another program as both compute, and with both in float64."""
+    if request.param == "float32":
+        yield request.param
+        return
+    with in_doubles(monkeypatch):
+        yield request.param
