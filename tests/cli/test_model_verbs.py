@@ -122,11 +122,14 @@ def test_unreadable_problem_shows_the_form() -> None:
 def test_export_leaves_the_trainer_behind(checkpoint: Path, tmp_path: Path) -> None:
     result = invoke("export", str(checkpoint), str(tmp_path / "plain"))
     assert "Transformers agrees within" in result.stdout
+    assert "base: not compared: it lies in no run; --base DIR names" in result.stdout
     names = {path.name for path in (tmp_path / "plain").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= names
     assert "trainer.json" not in names
     with pytest.raises(UserError, match="choose another destination"):
         invoke("export", str(checkpoint), str(tmp_path / "plain"))
+    with pytest.raises(UserError, match="nothing was learned"):
+        invoke("export", str(checkpoint), str(tmp_path / "other"), "--base", str(tmp_path / "plain"))
 
 
 def test_a_model_is_found_by_its_directory(checkpoint: Path, tmp_path: Path) -> None:

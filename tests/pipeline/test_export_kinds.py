@@ -38,6 +38,7 @@ from r1kit.pipeline.export_proofs import TOLERANCE, beside_transformers, spread_
 from r1kit.pipeline.files import RunError
 from r1kit.records import Message
 from r1kit.training.checkpoints import read_safetensors, save_file
+from r1kit.training.optim import FlatParameters
 
 SHAPE = ModelSettings(hidden=16, layers=1, heads=1, kv_heads=1, head_dim=16, intermediate=16)
 ITEM = ((Message("text", "Q:3 4>7\n"),), Message("assistant", "3+4=7 yes"))
@@ -81,6 +82,28 @@ def test_judges_are_exported_as_classifiers(method: str, kind: Any, family: str,
     assert one.score([ITEM]) == other.score([ITEM])
     head = plain.score if hasattr(plain, "score") else plain.classifier
     assert torch.equal(head.weight, one.model.weight)
+
+
+@pytest.mark.parametrize("kind", ["olmo2", "judge of gpt_neox", "judge"])
+def test_the_trainers_weights_are_held_against_any_kind(kind: str, tmp_path: Path) -> None:
+    family, source = kind.rpartition(" ")[2].replace("judge", "tiny"), tmp_path / "source"
+    model: Any = load_model(language_model(tmp_path / "trunk", family=family), dtype="bfloat16")
+    if "judge" in kind:
+        model = ValueModel(model).draw_head(3)
+        write_reward_model(model, build_tiny_tokenizer(), source, RewardModelSpec("pairwise"))
+    else:
+        write_model(model, build_tiny_tokenizer(), source)
+    # An eighth of a step of bfloat16 away: rounded they are the same.
+    master = FlatParameters(model).master * (1 + 2**-12)
+    save_file({"master": master}, source / "trainer.safetensors")
+    findings = export_checkpoint(source, tmp_path / "plain").findings
+    assert "trainer: its float32 weights, rounded to bfloat16, are these bit for bit" in [
+        finding.sentence() for finding in findings
+    ]
+    master[-1] += 1
+    save_file({"master": master}, source / "trainer.safetensors")
+    with pytest.raises(RunError, match="are not those that the trainer of this checkpoint holds"):
+        export_checkpoint(source, tmp_path / "other")
 
 
 def test_a_judge_without_its_head_is_no_export(tmp_path: Path) -> None:
