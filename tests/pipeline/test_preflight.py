@@ -81,7 +81,7 @@ def test_every_phase_of_a_reward_is_looked_at() -> None:
 
 def test_a_reward_model_is_looked_at_before_it_is_trained_and_where_it_lies(tmp_path: Path) -> None:
     """Whether it scores at all; what it scores is no rule. Its weights are part of the memory plan."""
-    (tmp_path / "pairs.jsonl").write_text("{}\n")
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "Q", "chosen": "A", "rejected": "B"}\n')
     stage = f"{{kind: reward_model, method: pairwise, model: '${{base}}', data: [{{path: {tmp_path}/pairs.jsonl}}]}}"
     part = "rl.reward.parts.helpful={part: reward_model, source: '%s'}"
 
