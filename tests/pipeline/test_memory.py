@@ -10,6 +10,7 @@ with the peaks of whole runs.
 
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import subprocess
@@ -21,15 +22,20 @@ import pytest
 import torch
 from torch import Tensor
 
+from r1kit.algorithms import entropy
 from r1kit.config import ModelSettings, parse_recipe
 from r1kit.config.machine import resolve
+from r1kit.engines.invariance import LARGE
+from r1kit.engines.local import LocalEngine
+from r1kit.models import attention
 from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.models.lora import LoRAModel
 from r1kit.models.native.training import NativePass, _batch, library
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+from r1kit.pipeline import memory
 from r1kit.pipeline.memory import Computing, Memory, Shape, cached, passes, trained
-from r1kit.pipeline.plan import StagePlan, memory_table, plan_stages
+from r1kit.pipeline.plan import ENGINE_SLOTS, StagePlan, memory_table, plan_stages
 
 from .peak_memory import WAYS
 
@@ -92,6 +98,14 @@ def test_planned_memory_is_what_a_process_takes(way: str, length: int) -> None:
     found = json.loads(done.stdout)
     print(way, length, found)
     assert 0.85 < found["total"] / found["measured"] < 1.4
+
+
+def test_limits_are_those_of_the_code_that_computes() -> None:
+    limits = (attention.EXPLICIT_LENGTH_LIMIT, entropy.KEEP_ELEMENTS, entropy.CACHED_ELEMENTS, entropy.MIN_ROWS, LARGE)
+    names = ("SCORED_LENGTH", "KEPT_PROBABILITIES", "CHUNK_ELEMENTS", "CHUNK_ROWS", "PREPARED")
+    assert tuple(getattr(memory, name) for name in names) == limits
+    assert inspect.signature(LocalEngine).parameters["slots"].default == ENGINE_SLOTS
+    assert len(build_tiny_tokenizer()) <= memory.TINY_VOCABULARY
 
 
 def test_logits_of_a_large_vocabulary_are_a_chunk() -> None:
