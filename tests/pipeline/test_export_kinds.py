@@ -208,8 +208,9 @@ def test_adapters_alone_are_no_model(tmp_path: Path) -> None:
         find_model(tmp_path)
 
 
-def test_a_truncated_file_leaves_nothing(tmp_path: Path) -> None:
-    source = language_model(tmp_path / "source")
+@pytest.mark.parametrize("family", ["tiny", "olmo2"])
+def test_a_truncated_file_leaves_nothing(family: str, tmp_path: Path) -> None:
+    source = language_model(tmp_path / "source", family=family)
     content = (source / "model.safetensors").read_bytes()
     (source / "model.safetensors").write_bytes(content[:-40])
     (tmp_path / "plain").mkdir()

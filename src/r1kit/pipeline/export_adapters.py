@@ -112,7 +112,7 @@ def beside_peft(adapted: LoRAModel, origin: Origin, directory: Path) -> tuple[fl
                 f"PEFT cannot adapt this architecture as r1kit does ({error}): leave --adapters out"
             ) from error
         text = spread_tokens(ours.config.vocab_size, min(LENGTH, ours.config.max_positions))
-        gap = max(logprob_gap(ours.inner, theirs, ids) for ids in text)
+        gap = float(torch.stack([logprob_gap(ours.inner, theirs, ids) for ids in text]).max())
     if not gap < TOLERANCE:
         raise RunError(
             f"{directory}: PEFT and r1kit differ by {gap:.2g} nats in log-probs (expected: less than {TOLERANCE:g}): "

@@ -142,10 +142,10 @@ def beside_origin(source: Path, destination: Path, origin: Origin) -> Finding:
             )
         return Finding(origin.setting, f"equals {origin.path}, as the merge's settings say")
     if not differing:
-        raise RunError(
-            f"{destination}: its weights equal those of {origin.path}, from which {source} was made: nothing was "
-            "learned, or the wrong weights were saved; look at the run's gradient norm and learning rate"
-        )
+        why = "nothing was learned, or the wrong weights were saved; look at the run's gradient norm and learning rate"
+        if origin.setting != "model":
+            why = "the merged models do not differ, or the wrong weights were saved; compare those that went in"
+        raise RunError(f"{destination}: its weights equal those of {origin.path}, from which {source} was made: {why}")
     rows = f", the rows of {len(fresh)} new tokens left out" if fresh else ""
     return Finding(origin.setting, f"{len(differing)} of {shared} tensors differ from {origin.path}{rows}")
 
@@ -212,7 +212,8 @@ def beside_transformers(source: Path, destination: Path) -> tuple[float, list[Fi
     text = spread_tokens(ours.config.vocab_size, min(LENGTH, ours.config.max_positions))
     compare = _value_gap if isinstance(ours, ValueModel) else logprob_gap
     with torch.no_grad():
-        gap = max(compare(ours, theirs, ids) for ids in text)
+        # Of tensors, whose largest is not a number where one of them is none.
+        gap = float(torch.stack([compare(ours, theirs, ids) for ids in text]).max())
     if not gap < TOLERANCE:
         raise RunError(
             f"{destination}: Transformers and r1kit differ by {gap:.2g} (expected: less than {TOLERANCE:g}) in "
@@ -244,6 +245,8 @@ def quiet() -> Iterator[None]:
 
 def _load(directory: Path, dtype: str) -> Any:
     """The model of a checkpoint as training loads it."""
+    with Source(directory):  # says which file is damaged, where Transformers does not
+        pass
     try:
         return (load_value_model if is_value_model(directory) else load_model)(directory, dtype=dtype)
     except ValueError as error:  # an architecture that Transformers has and our attention cannot express
@@ -308,18 +311,18 @@ def _ours(model: Any, ids: Tensor) -> Tensor:
     return output
 
 
-def logprob_gap(ours: Any, theirs: Any, ids: Tensor) -> float:
+def logprob_gap(ours: Any, theirs: Any, ids: Tensor) -> Tensor:
     """Over every token of the vocabulary at every place."""
     mine = torch.log_softmax(ours.logits(_ours(ours, ids)).float(), dim=-1)
     plain = torch.log_softmax(theirs(ids[None]).logits[0].float(), dim=-1)
-    return float((mine - plain).abs().max())
+    return (mine - plain).abs().max()
 
 
-def _value_gap(ours: Any, theirs: Any, ids: Tensor) -> float:
+def _value_gap(ours: Any, theirs: Any, ids: Tensor) -> Tensor:
     """Over every token, or where Transformers gives one value a sequence, over its beginnings of several lengths."""
     mine = _ours(ours, ids)
     if ours.bias is not None:
-        return float((mine - theirs(ids[None]).logits[0, :, 0]).abs().max())
+        return (mine - theirs(ids[None]).logits[0, :, 0]).abs().max()
     # A sequence's value is read at its last token that is no padding.
     ends = [n for n in range(1, len(ids) + 1, 7) if ids[n - 1] != theirs.config.pad_token_id]
-    return max(float((mine[n - 1] - theirs(ids[None, :n]).logits[0, 0]).abs()) for n in ends)
+    return torch.stack([(mine[n - 1] - theirs(ids[None, :n]).logits[0, 0]).abs() for n in ends]).max()
