@@ -26,6 +26,7 @@ from r1kit.models.checkpoint import CheckpointError
 from r1kit.models.heads import ValueModel
 from r1kit.models.loading import load_model, write_model
 from r1kit.models.marked import MarkedSequence
+from r1kit.models.own_tokenizer import FINGERPRINT
 from r1kit.models.reward_model import RewardModel, RewardModelSpec, split_steps
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Message
@@ -344,6 +345,22 @@ def test_damaged_and_missing_files_are_named(base: Path, tmp_path: Path) -> None
     (made / "reward_model.json").write_text("{")
     with pytest.raises(CheckpointError, match=r"reward_model\.json: cannot be read"):
         RewardModel.load(made)
+
+
+def test_a_judge_with_another_models_tokenizer_is_refused(base: Path, tmp_path: Path) -> None:
+    """By its fingerprint; one that another program wrote, by its size."""
+    rows = write_rows(tmp_path / "rows.jsonl", pair_rows(24))
+    made = train(base, tmp_path / "run", ListRecorder(), rows, "pairwise").model
+    assert made is not None
+    shutil.copytree(made, tmp_path / "judge")
+    tokenizer = build_tiny_tokenizer()
+    tokenizer.add_tokens(["<other>"])
+    tokenizer.save_pretrained(tmp_path / "judge")
+    with pytest.raises(CheckpointError, match="it has 204 tokens, theirs had 203"):
+        RewardModel.load(tmp_path / "judge")
+    (tmp_path / "judge" / FINGERPRINT).unlink()
+    with pytest.raises(CheckpointError, match="the tokenizer has 204 tokens, the model's embedding 203 rows"):
+        RewardModel.load(tmp_path / "judge")
 
 
 def test_bad_data_is_named(base: Path, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from r1kit.models.conversation import CONTEXT, ConversationEncoder
 from r1kit.models.heads import ValueModel, load_value_model, write_value_model
 from r1kit.models.loading import load_model, load_tokenizer, write_model
 from r1kit.models.marked import MarkedSequence, Rows, marked_logprobs, marked_values, rows_of_like_length
+from r1kit.models.own_tokenizer import require_rows
 from r1kit.records import Message, Problem, Rollout
 from r1kit.tasks.thinking import join, split
 
@@ -109,15 +110,17 @@ class RewardModel:
     ) -> RewardModel:
         """The reward model of a checkpoint directory. `reference` replaces the path that an implicit one names.
 
-        CheckpointError where the directory holds none, or where the reference is gone or is another one.
+        CheckpointError where the directory holds none, or another model's tokenizer, or where the reference is gone or
+        is another one.
         """
         directory = Path(directory)
         spec, tokenizer = RewardModelSpec.read(directory), load_tokenizer(directory)
         if spec is not None and spec.method == "implicit":
-            model: Any = load_model(directory, dtype=dtype, device=device)
+            model: Any = load_model(directory, dtype=dtype, device=device, tokenizer=tokenizer)
             other = _load_reference(directory, spec, reference, dtype, device)
             return cls(model, tokenizer, spec, other, token_budget=token_budget)
         model = load_value_model(directory, dtype=dtype, device=device)
+        require_rows(model.trunk, tokenizer)
         spec = spec or RewardModelSpec(method="pairwise" if model.bias is None else "process")
         return cls(model, tokenizer, spec, token_budget=token_budget)
 
