@@ -1,4 +1,4 @@
-"""What each RL preset gains on the quick start's task, from one shared base for each seed.
+"""What each RL preset gains on the quick start's task at `scale=small`, from one shared base for each seed.
 
     python benchmarks/presets.py                                  # every preset, seed 0
     python benchmarks/presets.py --presets grpo ppo_orz prime --seeds 0 1 2
@@ -92,8 +92,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--smoke", action="store_true", help="the recipe's scale=smoke: proves the path only")
     arguments = parser.parse_args()
-    if arguments.smoke:
-        arguments.set.append("scale=smoke")
+    if arguments.smoke or arguments.recipe == "tinyzero":
+        arguments.set.insert(0, f"scale={'smoke' if arguments.smoke else 'small'}")
     return arguments
 
 
