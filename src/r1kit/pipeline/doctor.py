@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from r1kit.config.load import load_recipe
@@ -16,14 +17,14 @@ from r1kit.pipeline.lineage import library_versions, machine
 from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.progress import duration, gib
 
-# Shares of the measured matrix-product rate that training and decoding of tiny models reach (benchmarks/
-# measures them); they turn work into the estimate of time below.
-TRAIN_SHARE, DECODE_SHARE = 0.25, 0.12
+# Shares of the measured matrix-product rate that training and decoding of tiny models reach, by what computes
+# (benchmarks/ measures them); they turn work into the estimate of time below.
+SHARES = {"off": (0.25, 0.12), "float32": (0.40, 0.30), "bfloat16": (0.20, 0.10)}
 ROWS, WIDTH, SECONDS = 8192, 384, 0.4
 
 TOOLS = {
     "bwrap": "isolation of untrusted programs",
-    "g++": "optional kernels and C++ tests",
+    "g++": "compiles native: auto; programs in C++",
     "git": "lineage",
 }
 EXTRAS = {
@@ -58,7 +59,7 @@ def examine() -> list[Finding]:
         Finding("dtype", f"auto is {recipe.dtype} here; measured faster now: {faster}"),
         Finding("native", native()),
         Finding("processes", f"auto is {recipe.processes}, one thread each"),
-        Finding("quick start", f"about {duration(estimate(rates[recipe.dtype]))} by estimate (installation apart)"),
+        Finding("quick start", f"about {duration(estimate(rates))} by estimate (installation apart)"),
         *(Finding(tool, f"{_found(shutil.which(tool))} ({use})") for tool, use in TOOLS.items()),
         *(Finding(module, f"{_found(importlib.util.find_spec(module))} ({use})") for module, use in EXTRAS.items()),
     ]
@@ -69,13 +70,15 @@ def on_processor() -> Recipe:
     return resolve(load_recipe(find_recipe("tinyzero"), ["device=cpu"]))
 
 
-def estimate(gflops: float) -> float:
-    """Seconds of the quick start on idle cores at this matrix-product rate per core, installation apart."""
+def estimate(rates: Mapping[str, float]) -> float:
+    """Seconds of the quick start on idle cores at these matrix-product rates (GFLOP/s per core, by type),
+    installation apart."""
     recipe = on_processor()
     plans = plan_stages(recipe)
-    rate = gflops * 1e9 * int(recipe.processes)
-    train = sum(plan.train_flops for plan in plans) / TRAIN_SHARE
-    decode = sum(plan.decode_flops for plan in plans) / DECODE_SHARE
+    train_share, decode_share = SHARES[recipe.native]
+    rate = rates["bfloat16" if recipe.native == "bfloat16" else recipe.dtype] * 1e9 * int(recipe.processes)
+    train = sum(plan.train_flops for plan in plans) / train_share
+    decode = sum(plan.decode_flops for plan in plans) / decode_share
     return (train + decode) / rate
 
 
