@@ -109,9 +109,9 @@ def untrained_tokens(model: LanguageModel, tokenizer: PreTrainedTokenizerBase, i
     for weight in _vocabulary_weights(model):
         used = len(tokenizer)
         mean = weight[:used].mean(dim=0, dtype=torch.float32)
-        norms = torch.linalg.vector_norm(weight[:used], dim=1, dtype=torch.float32)
-        apart = torch.linalg.vector_norm(weight[:used] - mean.to(weight.dtype), dim=1, dtype=torch.float32)
-        short, close = SHORT * norms.median(), CLOSE * apart.median()
+        norms = torch.linalg.vector_norm(weight, dim=1, dtype=torch.float32)
+        apart = torch.linalg.vector_norm(weight - mean.to(weight.dtype), dim=1, dtype=torch.float32)
+        short, close = SHORT * norms[:used].median(), CLOSE * apart[:used].median()
         spare = weight[used:].mean(dim=0, dtype=torch.float32) if weight.shape[0] - used >= MIN_SPARE else None
         for i in set(ids):
             near = spare is not None and float(torch.cosine_similarity(weight[i].float(), spare, dim=0)) > NEAR

@@ -180,10 +180,10 @@ class SFTRun:
     def _control_tokens(self) -> set[int]:
         """Special and added tokens that are learned: all of the template and the delimiters, and those in the data.
         Those that the stage itself adds are told of apart."""
-        seen = np.zeros(len(self.tokenizer), dtype=bool)
+        seen = np.zeros(self.model.head_weight.shape[0], dtype=bool)
         for stream in self.streams:
             seen[stream.token_ids] = True
-        in_data = {i for i in special_ids(self.tokenizer) if seen[i]}
+        in_data = special_ids(self.tokenizer) & set(np.flatnonzero(seen).tolist())
         return (in_data | self.encoder.control_tokens()) - set(self.tokenizer.convert_tokens_to_ids(self.added))
 
     @property
