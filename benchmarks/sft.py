@@ -4,12 +4,12 @@
     python benchmarks/sft.py --memory               # peak memory of a loss over 32k tokens and 152k words
 
 Speed: the miniature model of the recipe (random weights), made-up sequences of mixed length (16 to 512 tokens, spread
-evenly over the logarithm; the first quarter is context). Ours runs with one process and with two, in C++ (`native`) and
-in PyTorch; TRL in {1 process x 2 threads, 2 x 1} x {float32, bfloat16} x packing: "bfd" keeps documents apart,
+evenly over the logarithm; the first quarter is context). Ours runs with one process and with two, in C++ (with the
+products of `native: true` and in float32) and in PyTorch; TRL in {1 process x 2 threads, 2 x 1} x {float32, bfloat16} x packing: "bfd" keeps documents apart,
 "wrapped" joins them and lets them see their neighbours. All run in the first round, the fastest again in every later
 one, in turn with ours. tokens/s: tokens the model must process over wall seconds, padding apart.
 
-Curves: both trainers on the same batches from the same weights, float32; printed is the largest difference of a step's
+Curves: both trainers on the same batches from the same weights, TRL in float32; printed is the largest difference of a step's
 loss. Memory: the peak of a fresh process above what it held before the step: hidden states [T, D] and the head [V, D]
 exist, log-probs and both gradients are made. No logits [T, V] ever exist: they alone would take T * V * 4 bytes.
 
@@ -32,6 +32,7 @@ from harness.contest import Contender, contest, fastest
 from harness.machine import describe
 from harness.report import COST_HEADERS, cost_cells, phase_table, result_line, table, thousands
 from harness.team import Layout, Team
+from r1kit.config.machine import resolve_native
 
 ONE, TWO = Layout(1, 2), Layout(2, 1)
 OURS, PEER = "workers.supervised:OurSteps", "workers.supervised:TrlSteps"
@@ -62,6 +63,12 @@ def main() -> None:
     best, peer = fastest(ours)[0], fastest(peers)[0]
     print(result_line("sft", best.rate(), peer.rate(), "tokens/s", machine))
 
+# What computes ours, the fastest first, and the setting that says so.
+FORMS = {
+    **{f"C++ in {products}": products for products in (resolve_native("on"), "float32")},
+    "PyTorch": "off",
+}
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -90,8 +97,8 @@ def parse() -> argparse.Namespace:
 def contenders(arguments: argparse.Namespace) -> tuple[list[Contender], list[Contender]]:
     """Ours, those that count first, and TRL in the grid of the specification."""
     ours = [
-        Contender(f"r1kit, {'C++' if native else 'PyTorch'}", layout, OURS, {"native": native})
-        for native in (True, False)
+        Contender(f"r1kit, {computing}", layout, OURS, {"native": native})
+        for computing, native in FORMS.items()
         for layout in (TWO, ONE)
     ]
     length = arguments.longest
@@ -130,8 +137,7 @@ def curves(options: dict[str, Any], order: dict[str, Any]) -> None:
     found: dict[str, list[float]] = {}
     common = {**order, "curve": True}
     jobs = {
-        "r1kit, C++": (OURS, {"native": True}, {}),
-        "r1kit, PyTorch": (OURS, {"native": False}, {}),
+        **{f"r1kit, {computing}": (OURS, {"native": native}, {}) for computing, native in FORMS.items()},
         "trl": (PEER, {"strategy": "none", "rows": order["sequences"], "row_length": 0}, {"dtype": "float32"}),
     }
     for name, (target, own, made_with) in jobs.items():
@@ -141,7 +147,7 @@ def curves(options: dict[str, Any], order: dict[str, Any]) -> None:
     for name, losses in found.items():
         shown = " ".join(f"{loss:.4f}" for loss in losses[:: max(1, len(losses) // 5)])
         apart = max(abs(a - b) / b for a, b in zip(losses, found["trl"], strict=True))
-        print(f"{name:<16}{shown}   farthest from trl: {apart:.1e} of the loss")
+        print(f"{name:<22}{shown}   farthest from trl: {apart:.1e} of the loss")
 
 
 def memory(arguments: argparse.Namespace, machine: str) -> None:

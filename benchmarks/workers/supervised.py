@@ -17,7 +17,6 @@ import numpy as np
 
 from harness.phases import PhaseClock
 from harness.workload import read_recipe, stage_of
-from r1kit.config.machine import resolve_native
 from r1kit.config.parts import OptimizerSettings
 from r1kit.models.decoder import Decoder
 from r1kit.models.tiny import make_tiny
@@ -80,7 +79,7 @@ class OurSteps(_Model):
             self.tokenizer,
             dtype="float32",
             keep_checkpoints=1,
-            native=resolve_native("float32" if order.get("curve") else "on") if order["native"] else "off",
+            native=order["native"],
         )
         self.world = self.session.world
         warm = 0 if order.get("curve") else WARM_UP_STEPS

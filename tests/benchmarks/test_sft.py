@@ -44,14 +44,14 @@ def test_trl_runs_in_the_grid_of_the_specification() -> None:
     assert grid == set(itertools.product(["1 x 2 threads", "2 x 1 thread"], ["float32", "bfloat16"]))
     assert {p.order["strategy"] for p in peers} == {"bfd", "wrapped"}
     assert {(str(c.layout), c.order["native"]) for c in ours} == set(
-        itertools.product(["1 x 2 threads", "2 x 1 thread"], [True, False])
+        itertools.product(["1 x 2 threads", "2 x 1 thread"], sft.FORMS.values())
     )
 
 
 def test_both_trainers_have_the_same_curve(tmp_path: Path) -> None:
     pytest.importorskip("trl", reason="trl is not installed (extra: bench)")
     ours = OurSteps(options(tmp_path), 0, 1)
-    ours.prepare({**ORDER, "curve": True, "native": False})
+    ours.prepare({**ORDER, "curve": True, "native": "off"})
     theirs = TrlSteps(options(tmp_path), 0, 1)
     theirs.prepare({**ORDER, "curve": True, "strategy": "none", "rows": 4, "row_length": 0})
     mine, found = ours.run(), theirs.run()
