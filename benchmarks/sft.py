@@ -5,13 +5,14 @@
 
 Speed: the miniature model of the recipe (random weights), made-up sequences of mixed length (16 to 512 tokens, spread
 evenly over the logarithm; the first quarter is context). Ours runs with one process and with two, in C++ (with the
-products of `native: true` and in float32) and in PyTorch; TRL in {1 process x 2 threads, 2 x 1} x {float32, bfloat16} x packing: "bfd" keeps documents apart,
-"wrapped" joins them and lets them see their neighbours. All run in the first round, the fastest again in every later
-one, in turn with ours. tokens/s: tokens the model must process over wall seconds, padding apart.
+products of `native: true` and in float32) and in PyTorch; TRL in {1 process x 2 threads, 2 x 1} x {float32, bfloat16}
+x packing: "bfd" keeps documents apart, "wrapped" joins them and lets them see their neighbours. All run in the first
+round, the fastest again in every later one, in turn with ours. tokens/s: tokens the model must process over wall
+seconds, padding apart.
 
-Curves: both trainers on the same batches from the same weights, TRL in float32; printed is the largest difference of a step's
-loss. Memory: the peak of a fresh process above what it held before the step: hidden states [T, D] and the head [V, D]
-exist, log-probs and both gradients are made. No logits [T, V] ever exist: they alone would take T * V * 4 bytes.
+Curves: both trainers on the same batches from the same weights, TRL in float32; printed is the largest difference of a
+step's loss. Memory: the peak of a fresh process above what it held before the step: hidden states [T, D] and the head
+[V, D] exist, log-probs and both gradients are made. No logits [T, V] ever exist: they alone would take T * V * 4 bytes.
 
 The last line of speed is a JSON object {"name": "sft", "ratio", ...}; that of memory {"name": "sft_memory", ...}, in
 GiB against the limit of 4.
@@ -62,6 +63,7 @@ def main() -> None:
     curves(options, {**order, "steps": arguments.curve_steps, "seed": arguments.seed})
     best, peer = fastest(ours)[0], fastest(peers)[0]
     print(result_line("sft", best.rate(), peer.rate(), "tokens/s", machine))
+
 
 # What computes ours, the fastest first, and the setting that says so.
 FORMS = {
