@@ -159,3 +159,14 @@ def test_what_stands_beside_a_policy_has_its_own_part() -> None:
 
     assert beside("{}") == 0
     assert 0 < beside("{kl_coef: 0.1}") < beside("{preset: ppo_orz}") < beside("{preset: prime}")
+
+
+def test_an_rl_stage_that_recomputes_is_planned_so() -> None:
+    """With 4 layers the inputs of all and the insides of one, instead of the insides of all."""
+
+    def activations(settings: str) -> int:
+        rl = f"{{kind: rl, model: '${{base}}', {settings}}}"
+        text = f"name: x\ntask: countdown\nprocesses: 1\nstages:\n  base: {{kind: pretrain}}\n  rl: {rl}\n"
+        return plan_stages(resolve(parse_recipe(text, "recipe.yaml")))[1].memory.activations
+
+    assert activations("recompute: true") < 0.7 * activations("recompute: false")

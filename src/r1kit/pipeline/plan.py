@@ -158,7 +158,7 @@ def _reinforced(stage: RLSettings, shape: Shape, how: Computing) -> Memory:
     beside = shape.parameters * (how.size * refers + _beside_policy(stage))
     return (
         trained(shape, train, rank=rank)
-        + passes(shape, train, stage.token_budget, length, head_trained=rank is None)
+        + passes(shape, train, stage.token_budget, length, recompute=stage.recompute, head_trained=rank is None)
         + Memory(weights=laid_out(shape, decode), beside=beside)
         + cached(shape, decode, stage.engine.slots, length)
     )
