@@ -10,6 +10,7 @@ import json
 import pytest
 
 import presets as script
+from r1kit.config.algorithm import AlgorithmSettings
 from r1kit.config.load import load_recipe
 from r1kit.config.presets import PRESETS
 from r1kit.pipeline.catalog import find_recipe
@@ -80,3 +81,11 @@ def test_the_gain_and_its_interval_by_hand(capsys: pytest.CaptureFixture[str]) -
     lines = capsys.readouterr().out.splitlines()
     assert "+30.0 (+20.0 to +40.0)" in lines[2]
     assert json.loads(lines[-1]) == {"name": "presets", "gains": {"dapo": [0.4, 0.2]}}
+
+
+def test_the_finding_gives_its_arms_what_the_table_gives_them() -> None:
+    """`findings/algorithms` and MINIATURE: two places that say what a preset cannot keep in so few steps."""
+    arms = [s.algorithm for s in load_recipe(find_recipe("findings/algorithms")).stages.values() if s.kind == "rl"]
+    assert [arm.preset for arm in arms] == ["grpo", "ppo_orz", "prime"]
+    for arm in arms:
+        assert arm == AlgorithmSettings.model_validate({"preset": arm.preset, **script.miniature(arm.preset, 60)})
