@@ -73,7 +73,7 @@ def plain(model: Decoder, all_examples: list[Example], scales: Scales, settings:
             theirs = logp_of(reference).detach().gather(1, tokens.targets_T[:, None])[:, 0]
             k = theirs - logp
             value = k.exp() - 1 - k if a.kl_estimator == "k3" else k**2 / 2
-            total = total + a.kl_coef * (value * weight * correction).sum() / scales.z
+            total = total + a.kl_coef * (value * weight).sum() / scales.z
         total = total - scales.entropy_coef * entropy.sum() / scales.tokens
         if e.outcome == 1.0:
             total = total - a.positive_nll * logp.sum() / scales.positive_tokens
@@ -105,6 +105,21 @@ def test_loss_and_gradient_equal_the_plain_ones(algorithm: dict[str, Any]) -> No
     assert loss.item() == pytest.approx(want.item(), rel=1e-5)
     for (name, p), q in zip(model.named_parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_correction_that_masks_every_token_leaves_the_kl_whole() -> None:
+    """Where engine and trainer disagree says nothing of how far the policy may go from its reference."""
+    settings, gradients = rl_settings(algorithm={"kl_coef": 0.2}), []
+    roles = Roles(tiny_model(seed=9).requires_grad_(False))
+    masked = [replace(e, weights=np.zeros_like(e.weights)) for e in examples()]
+    without_policy_term = [replace(e, weights=None, advantages=np.zeros_like(e.advantages)) for e in masked]
+    for silent in (masked, without_policy_term):
+        model = tiny_model()
+        for tokens in micro_batches(silent, 400, WORLD):
+            micro_loss(model, tokens, Scales.of(silent, settings), settings, roles)[0].backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert gradients[1].norm() > 0
+    torch.testing.assert_close(*gradients)
 
 
 def means(model: Decoder, everything: list[Example]) -> tuple[float, float]:

@@ -38,7 +38,7 @@ def correction_weights(
     low: float = 0.5,
     high: float = 5.0,
 ) -> Tensor:
-    """Weight of each token's loss, float32 [T] without gradient; the table above says which.
+    """Weight of each token's policy loss, float32 [T] without gradient; the table above says which.
 
     `cap` is the C of the truncated forms; `low` and `high` bound the masked ones (IcePop publishes 0.5 and 5; of the
     geometric mean, 0.999 and 1.002 are usual). Log-ratios are clamped to +-20. Raises ValueError on an unknown name,

@@ -52,9 +52,10 @@ def micro_loss(
     )
     lengths = torch.from_numpy(np.array([e.trained_tokens for e in examples])).to(tokens.device)
     weights = token_weights(a.aggregation, lengths, tokens.owners_T)
-    if examples[0].weights is not None:
-        weights = weights * tokens.trained([e.weights for e in examples])
-    carried = weights if examples[0].carries is None else weights * tokens.trained([e.carries for e in examples])
+    # The policy term alone is corrected, as in TRL and verl: a token that a correction masks is still held by its KL.
+    policy_weights = weights if examples[0].weights is None else weights * tokens.trained([e.weights for e in examples])
+    if examples[0].carries is not None:
+        policy_weights = policy_weights * tokens.trained([e.carries for e in examples])
     loss, metrics = policy_loss(
         logprobs,
         tokens.trained([e.old_logprobs for e in examples]),
@@ -64,7 +65,7 @@ def micro_loss(
         clip_low=a.clip_low,
         clip_high=a.clip_high,
         dual_clip=a.dual_clip,
-        weights_T=carried,
+        weights_T=policy_weights,
         objective=a.objective,
         sequence_T=tokens.owners_T,
     )

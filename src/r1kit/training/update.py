@@ -41,8 +41,8 @@ def update(
 ) -> dict[str, float]:
     """Train on `groups`; one optimiser step per minibatch. Returns metrics, equal on every rank.
 
-    `token_weights_of`: factor of each token's loss by id() of the rollout, since a problem may be in a step twice
-    (r1kit.training.mismatch). `step`: steps done.
+    `token_weights_of`: factor of each token's policy loss by id() of the rollout, since a problem may be in a step
+    twice (r1kit.training.mismatch). `step`: steps done.
     """
     roles, a = roles or Roles(), settings.algorithm
     offered, groups = groups, filter_groups(groups, a)
