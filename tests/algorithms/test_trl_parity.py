@@ -1,7 +1,17 @@
 """Losses and advantages against TRL's trainers, on the same tensors.
 
 Why this matters: papers leave details open (which standard deviation, what the denominator counts), and TRL's reading
-is the one most results rest on. TRL's own code runs here, with the model's forward pass replaced by given log-probs.
+is the one most results rest on. TRL's own code runs here, with the model's forward pass replaced by given log-probs;
+what it does inside generation, which no stub reaches, stands here as formulas.
+
+Compared, of what both have: the clip with one bound and with two, its ratio of tokens and of responses (gspo), cispo,
+gmpo, RLOO on-policy, the cap on the ratio of negative advantages; token mean, sequence mean, constant; k3 in the loss;
+80/20; the adaptive entropy coefficient; token_tis, sequence_tis and masked_is, alone and with KL; advantages of groups,
+leave-one-out, GDPO.
+Both have it and differ: TRL's delta caps positive advantages too; its RLOO clips the ratio of a response; its entropy
+bonus under 80/20 acts on the same fifth of the tokens, ours on all.
+TRL lacks: critics (GAE, value losses), VAPO's likelihood, the length-weighted baseline, whitening (REINFORCE++, PPO),
+process rewards (PRIME), k2 and k3_k2, geometric_mask, GFPO and GRPO-RoC. Oracles hold them, in the files beside this.
 
 Does not exercise: generation, accumulation (TRL scales by micro-batch where we sum over a global denominator).
 """
@@ -21,6 +31,7 @@ from r1kit.algorithms.advantages import group_advantages, per_reward_advantages
 from r1kit.algorithms.aggregation import denominator, token_weights
 from r1kit.algorithms.entropy_control import entropy_coefficient, high_entropy_mask
 from r1kit.algorithms.kl import kl_estimate
+from r1kit.algorithms.mismatch import Correction, correction_weights
 from r1kit.algorithms.policy_loss import policy_loss
 
 trl_grpo = pytest.importorskip("trl.trainer.grpo_trainer", reason="trl is not installed (extra: bench)")
@@ -29,7 +40,8 @@ B, T, CAP = 6, 9, 12
 
 
 def tensors(seed: int = 0) -> SimpleNamespace:
-    """A padded batch of B responses: log-probs now, when sampled, and of a reference; entropy, advantages."""
+    """A padded batch of B responses: log-probs now, before the update, of a reference and of the engine that sampled;
+    entropy, advantages."""
     g = torch.Generator().manual_seed(seed)
     lengths = torch.tensor([9, 4, 1, 7, 9, 3])
     old = -torch.rand(B, T, generator=g, dtype=torch.float64) * 3
@@ -41,6 +53,8 @@ def tensors(seed: int = 0) -> SimpleNamespace:
         reference=old + 0.5 * torch.randn(B, T, generator=g, dtype=torch.float64),
         entropy=torch.rand(B, T, generator=g, dtype=torch.float64) * 2,
         advantages=torch.randn(B, generator=g, dtype=torch.float64),
+        sampled=old + 0.3 * torch.randn(B, T, generator=g, dtype=torch.float64),
+        ratio=None,
     )
 
 
@@ -66,7 +80,8 @@ def trl_loss(x: SimpleNamespace, trainer: Any = None, **changes: Any) -> tuple[f
     new = x.new.clone().requires_grad_()
     settings: dict[str, Any] = {
         "loss_type": "dapo", "importance_sampling_level": "token", "beta": 0.0, "epsilon_low": 0.2,
-        "epsilon_high": 0.28, "top_entropy_quantile": 1.0, "off_policy_mask_threshold": None, "use_vllm": False,
+        "epsilon_high": 0.28, "top_entropy_quantile": 1.0, "off_policy_mask_threshold": None,
+        "use_vllm": x.ratio is not None, "vllm_importance_sampling_correction": True,
         "max_completion_length": CAP, "current_gradient_accumulation_steps": 1, "aux_loss_enabled": False,
         "_entropy_bonus_enabled": False, "accelerator": OneProcess(), "model": SimpleNamespace(training=True),
         "_metrics": defaultdict(lambda: defaultdict(list)),
@@ -80,7 +95,7 @@ def trl_loss(x: SimpleNamespace, trainer: Any = None, **changes: Any) -> tuple[f
         "prompt_ids": empty, "prompt_mask": empty, "completion_ids": torch.zeros(B, T, dtype=torch.long),
         "completion_mask": x.mask.double(), "advantages": x.advantages, "old_per_token_logps": x.old,
         "ref_per_token_logps": x.reference, "num_items_in_batch": x.mask.sum().double(),
-        "old_logps": (x.old * x.mask).sum(1),
+        "old_logps": (x.old * x.mask).sum(1), "importance_sampling_ratio": x.ratio,
     }  # fmt: skip
     loss = trainer._compute_loss(stub, None, inputs)
     (gradient,) = torch.autograd.grad(loss, new)
@@ -88,7 +103,13 @@ def trl_loss(x: SimpleNamespace, trainer: Any = None, **changes: Any) -> tuple[f
 
 
 def our_loss(
-    x: SimpleNamespace, aggregation: str, *, kl_coef: float = 0.0, top_share: float = 1.0, **objective: Any
+    x: SimpleNamespace,
+    aggregation: str,
+    *,
+    kl_coef: float = 0.0,
+    top_share: float = 1.0,
+    correction_T: Tensor | None = None,
+    **objective: Any,
 ) -> tuple[float, Tensor]:
     """The same from our pure functions over one flat stream."""
     new = x.new[x.mask].clone().requires_grad_()
@@ -97,6 +118,8 @@ def our_loss(
     weights = token_weights(aggregation, x.lengths, owners).double()
     advantages = x.advantages[owners]
     policy_weights = weights * high_entropy_mask(x.entropy[x.mask], top_share) if top_share < 1 else weights
+    if correction_T is not None:
+        policy_weights = policy_weights * correction_T
     options = {"clip_low": 0.2, "clip_high": 0.28, **objective}
     everything = torch.ones_like(new, dtype=torch.bool)
     loss, _ = policy_loss(
@@ -136,6 +159,40 @@ def test_the_loss_and_its_gradient_are_trls(case: str, seed: int) -> None:
     got, our_gradient = our_loss(x, aggregation, **ours)
     assert got == pytest.approx(want, rel=1e-6, abs=1e-9)
     torch.testing.assert_close(our_gradient, gradient, rtol=1e-6, atol=1e-9)
+
+
+# TRL's mode and the bounds, which are those of the ratio in both.
+CORRECTIONS: dict[Correction, tuple[str, dict[str, float]]] = {
+    "token_tis": ("token_truncate", {"cap": 1.3}),
+    "sequence_tis": ("sequence_truncate", {"cap": 1.3}),
+    "masked_is": ("token_mask", {"low": 0.8, "high": 1.3}),
+}
+
+
+def trl_ratio(x: SimpleNamespace, mode: str, *, cap: float = math.inf, low: float = 0.0, high: float = 0.0) -> Tensor:
+    """By TRL's lines: [B, T], of responses [B, 1]."""
+    difference = (x.old - x.sampled) * x.mask
+    ratio = (difference.sum(1, keepdim=True) if mode == "sequence_truncate" else difference).exp()
+    return ratio.masked_fill((ratio < low) | (ratio > high), 0.0) if mode == "token_mask" else ratio.clamp(max=cap)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("beta", [0.0, 0.04])
+@pytest.mark.parametrize("correction", CORRECTIONS)
+def test_corrections_of_the_mismatch(correction: Correction, beta: float, seed: int) -> None:
+    """The policy term is weighted, the KL is not."""
+    mode, bounds = CORRECTIONS[correction]
+    x = tensors(seed)
+    x.ratio = trl_ratio(x, mode, **bounds)
+    owners = torch.arange(B)[:, None].expand(B, T)[x.mask]
+    weights_T = correction_weights(correction, x.old[x.mask], x.sampled[x.mask], owners, **bounds)
+    acts = weights_T == bounds.get("cap", 0.0)
+    assert 0 < acts.float().mean() < 1
+    for loss_type, aggregation in (("grpo", "sequence_mean"), ("dapo", "token_mean")):
+        want, gradient = trl_loss(x, loss_type=loss_type, beta=beta)
+        got, our_gradient = our_loss(x, aggregation, kl_coef=beta, correction_T=weights_T)
+        assert got == pytest.approx(want, rel=1e-6, abs=1e-9)
+        torch.testing.assert_close(our_gradient, gradient, rtol=1e-6, atol=1e-9)
 
 
 def test_two_sided_clipping_differs_only_in_the_gradient_it_keeps() -> None:
@@ -213,6 +270,12 @@ def test_advantages_by_trls_formulas(scale: str, name: str) -> None:
     spread = {"group": REWARDS.std(1, keepdim=True), "batch": REWARDS.std(), "none": torch.tensor(1 - 1e-4)}[name]
     got = group_advantages(REWARDS, scale=scale, eps=1e-4)
     torch.testing.assert_close(got.double(), centred / (spread + 1e-4), rtol=1e-6, atol=1e-6)
+
+
+def test_leave_one_out_by_trls_formula() -> None:
+    others = (REWARDS.sum(1, keepdim=True) - REWARDS) / (REWARDS.shape[1] - 1)
+    got = group_advantages(REWARDS, baseline="leave_one_out", scale="none")
+    torch.testing.assert_close(got.double(), REWARDS - others, rtol=1e-6, atol=1e-6)
 
 
 def test_gdpo_by_trls_formula() -> None:
