@@ -8,10 +8,14 @@ Not exercised here: templates of published models; the texts of the tasks (tests
 
 from __future__ import annotations
 
+from datetime import datetime
+from unittest.mock import Mock, patch
+
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from r1kit.models.chat import encode_prompt, stop_token_ids
+from r1kit.models.chat import PromptError, encode_prompt, render_turns, stop_token_ids
+from r1kit.models.conversation import ConversationEncoder
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.records import Message, Problem
 
@@ -59,3 +63,47 @@ def test_responses_end_at_eos(tokenizer: PreTrainedTokenizerFast) -> None:
     tokenizer.eos_token = None
     with pytest.raises(ValueError, match="no eos token"):
         stop_token_ids(tokenizer)
+
+
+# Its line break, its indent and its question whether there is a clock are those of published templates.
+DATED = """
+  {%- if strftime_now is defined %}{% set date = strftime_now('%d %b %Y') %}{% else %}{% set date = 'none' %}{% endif %}
+{{ date }}{% for m in messages %}{{ '<|' + m['role'] + '|>' + m['content'] }}{% endfor %}
+  {%- macro opening() %}<|assistant|>{{ strftime_now('%d,%m,%Y') }}>{% endmacro %}
+{% if add_generation_prompt %}{{ opening() }}{% endif %}"""
+
+
+def at(clock: datetime, tokenizer: PreTrainedTokenizerFast) -> tuple[str, list[int], list[int]]:
+    """The text of a prompt, its ids, and those that are trained, by a clock."""
+    turns = [Message("user", "Q:3"), Message("assistant", "3")]
+    with patch("transformers.utils.chat_template_utils.datetime", Mock(now=lambda: clock)):
+        ids = encode_prompt(tokenizer, problem(("user", "Q:3")))
+        (stream,) = ConversationEncoder(tokenizer).streams(turns)
+        return render_turns(tokenizer, [{"role": "user", "content": "Q:3"}]), ids, stream.token_ids.tolist()
+
+
+def test_a_template_that_asks_the_clock_is_told_the_same_day(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = DATED
+    text, ids, trained = at(datetime(2025, 1, 31, 23, 59), tokenizer)
+    assert (text, ids, trained) == at(datetime(2025, 2, 1, 0, 1), tokenizer)
+    assert text == "26 Jul 2024<|user|>Q:3<|assistant|>26,07,2024>"
+    assert tokenizer.decode(ids).endswith("<|assistant|>26,07,2024>")
+    assert trained[: len(ids)] == ids
+
+
+@pytest.mark.parametrize(
+    "start", ["", "\n", "\n\n", "  ", "  {% if true %}\n-{% endif %}", "\n  {%- if true %} -{% endif %}\n"]
+)
+def test_nothing_else_of_the_template_changes(tokenizer: PreTrainedTokenizerFast, start: str) -> None:
+    formats = "%a %A %d %m %b %B %y %Y %H:%M:%S"
+    tokenizer.chat_template = f"{start}{{{{ strftime_now('{formats}') }}}}{{{{ messages[0]['content'] }}}}"
+    turns = [{"role": "user", "content": "Q:3"}]
+    with patch("transformers.utils.chat_template_utils.datetime", Mock(now=lambda: datetime(2024, 7, 26))):
+        plain = tokenizer.apply_chat_template(turns, tokenize=False)
+    assert render_turns(tokenizer, turns) == plain
+
+
+def test_what_a_template_refuses_is_said_with_the_problem(tokenizer: PreTrainedTokenizerFast) -> None:
+    tokenizer.chat_template = "{{ raise_exception('no system prompt, please') }}"
+    with pytest.raises(PromptError, match=r"problem p1: the chat template refuses .*: no system prompt, please"):
+        encode_prompt(tokenizer, problem(("system", "check "), ("user", "Q:3")))

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from r1kit.models.chat import PromptError
+from r1kit.models.chat import PromptError, render_turns
 from r1kit.models.own_tokenizer import special_ids
 from r1kit.records import Message
 from r1kit.tasks.thinking import STYLES, Style, join
@@ -152,11 +151,7 @@ def render(
             "(chatml, chatml_think, or a .jinja file)"
         )
     turns = [{"role": m.role, "content": join(m.reasoning, m.content, thinking)} for m in messages]
-    try:
-        text: Any = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=open_turn)
-    except TemplateError as error:
-        raise PromptError(f"the chat template refuses this conversation: {error}") from None
-    return str(text)
+    return render_turns(tokenizer, turns, open_turn=open_turn)
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -6,10 +6,9 @@ And a chat model whose turns end with another token than the one sampling stops 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from r1kit.tasks.thinking import STYLES
 
@@ -29,13 +28,20 @@ SAMPLED_ROWS = 512
 
 
 def model_checks(model: Path, problems: Sequence[Problem], texts: Sequence[str]) -> Iterator[Finding]:
-    """(what was looked at, whether it holds, what was found); `texts` are right responses, whose tags are wanted."""
+    """(what was looked at, whether it holds, what was found); `texts` are right responses, whose tags are wanted.
+
+    CheckpointError where there is no tokenizer that can be read.
+    """
+    from r1kit.models.checkpoint import CheckpointError
     from r1kit.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(model)
     wanted = [tag for tag in TAGS if any(tag in text for text in texts) or any(tag in p.prefill for p in problems)]
-    yield _tags(model, tokenizer, wanted)
-    yield _stop(model, tokenizer, problems[0])
+    try:
+        found = [_tags(model, tokenizer, wanted), _stop(model, tokenizer, problems[0])]
+    except CheckpointError as error:
+        found = [(f"weights of {model}", False, str(error))]
+    yield from found
 
 
 def _tags(model: Path, tokenizer: PreTrainedTokenizerBase, wanted: Sequence[str]) -> Finding:
@@ -60,7 +66,7 @@ def _tags(model: Path, tokenizer: PreTrainedTokenizerBase, wanted: Sequence[str]
 
 def _stop(model: Path, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> Finding:
     """The stop token exists for the model, and is what ends a turn where prompts are conversations."""
-    from r1kit.models.chat import stop_token_ids
+    from r1kit.models.chat import render_turns, stop_token_ids
 
     title = f"stop token of {model}"
     stop = stop_token_ids(tokenizer)[0]
@@ -70,9 +76,8 @@ def _stop(model: Path, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> 
         return title, False, f"{name} has id {stop}, but the model knows {size[2]} tokens: it can never be sampled"
     if problem.prompt[0].role == "text" or tokenizer.chat_template is None:
         return title, True, f"{name} (id {stop}) ends a response; prompts are plain text"
-    turns: list[dict[str, Any]] = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-    rendered = str(tokenizer.apply_chat_template(turns, tokenize=False))
-    after = rendered.rpartition("ANSWER")[2]
+    turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
+    after = render_turns(tokenizer, turns, open_turn=False).rpartition("ANSWER")[2]
     if name in after:
         return title, True, f"{name} (id {stop}) ends the assistant's turn in the chat template"
     found = after.strip().split("\n")[0] or "nothing"
@@ -96,34 +101,20 @@ def _untrained(rows: Tensor, sample: Tensor, _: int) -> list[bool]:
 def _rows(model: Path, names: Sequence[str], ids: Sequence[int]) -> tuple[Tensor, Tensor, int] | None:
     """(rows `ids`, rows spread over the matrix, its number of rows), float32, of the first of `names` there is.
 
-    Only these rows are read. None where there is no such matrix (a head tied to the embedding), or no safetensors.
+    Only these rows are read. None where there is no such matrix (a head tied to the embedding). CheckpointError where a
+    file of weights is missing or damaged.
     """
     import torch
-    from safetensors import SafetensorError, safe_open
 
-    for name in names:
-        file = _file_of(model, name)
-        if file is None:
-            continue
-        try:
-            with safe_open(file, framework="pt") as tensors:
-                if name not in tensors.keys():  # noqa: SIM118 (the reader is no mapping)
-                    continue
-                matrix = tensors.get_slice(name)
-                count = int(matrix.get_shape()[0])
-                spread = range(0, count, max(1, count // SAMPLED_ROWS))
-                pick = [torch.cat([matrix[i : i + 1] for i in rows]).float() for rows in (ids, spread) if len(rows)]
-        except SafetensorError:
-            return None  # the run itself says that the file is damaged
-        return pick[0], pick[-1], count
+    from r1kit.models.checkpoint import Source
+
+    with Source(model) as source:
+        for name in names:
+            if name not in source.files:
+                continue
+            matrix = source.files[name].get_slice(name)
+            count = int(matrix.get_shape()[0])
+            spread = range(0, count, max(1, count // SAMPLED_ROWS))
+            pick = [torch.cat([matrix[i : i + 1] for i in rows]).float() for rows in (ids, spread) if len(rows)]
+            return pick[0], pick[-1], count
     return None
-
-
-def _file_of(model: Path, name: str) -> Path | None:
-    """The safetensors file that holds a tensor, by the index where a checkpoint is in parts."""
-    index = model / "model.safetensors.index.json"
-    if index.is_file():
-        part = json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).get(name)
-        return model / part if part else None
-    whole = model / "model.safetensors"
-    return whole if whole.is_file() else None
