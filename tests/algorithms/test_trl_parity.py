@@ -6,7 +6,7 @@ what it does inside generation, which no stub reaches, stands here as formulas.
 
 Compared, of what both have: the clip with one bound and with two, its ratio of tokens and of responses (gspo), cispo,
 gmpo, RLOO on-policy, dual clip (TRL's delta); token mean, sequence mean, constant; k3 in the loss; 80/20; the adaptive
-entropy coefficient; token_tis, sequence_tis and masked_is, alone and with KL; advantages of groups, leave-one-out, GDPO.
+entropy coefficient; token_tis, sequence_tis, masked_is, alone and with KL; advantages of groups, leave-one-out, GDPO.
 Both have it and differ: TRL's RLOO clips the ratio of a response; its entropy bonus under 80/20 acts on the same fifth
 of the tokens, ours on all.
 TRL lacks: critics (GAE, value losses), VAPO's likelihood, the length-weighted baseline, whitening (REINFORCE++, PPO),
