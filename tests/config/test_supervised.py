@@ -25,8 +25,8 @@ def settings(**changes: Any) -> SFTSettings:
 def test_every_preset_is_whole_and_says_what_it_says(name: str) -> None:
     made = settings(preset=name).model_dump(mode="json")
     for key, value in PRESETS[name].items():
-        if key == "optimizer":
-            assert {k: made["optimizer"][k] for k in value} == value
+        if isinstance(value, dict):
+            assert {k: made[key][k] for k in value} == value
         else:
             assert made[key] == value
     assert made["token_budget"] >= made["max_tokens"]
@@ -36,6 +36,9 @@ def test_the_recipe_goes_over_its_preset_block_by_block() -> None:
     made = settings(preset="s1", epochs=2, optimizer={"lr": 3e-5})
     assert (made.epochs, made.batch_size, made.thinking) == (2, 16, "s1")
     assert (made.optimizer.lr, made.optimizer.weight_decay, made.optimizer.betas) == (3e-5, 1e-4, (0.9, 0.95))
+    light = settings(preset="light_r1_stage1", evaluate={"problems": 30}).evaluate
+    assert (light.problems, light.samples, light.max_tokens) == (30, 4, 20000)
+    assert settings(preset="light_r1_stage1", evaluate={"max_tokens": 64}).evaluate.max_tokens == 64
 
 
 def test_another_optimiser_takes_nothing_of_the_presets() -> None:
@@ -71,6 +74,8 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "patience": ({"patience": 2}, "set select"),
     "epochs of a set": ({"data": [{"path": "a.jsonl", "epochs": 2}]}, "only with order: in_turn"),
     "lora": ({"lora": {}, "add_tokens": ["<x>"]}, "would never be learned"),
+    "tokens of nothing": ({"thinking": "drop", "delimiters": "tokens"}, "set delimiters: as_is"),
+    "tokens of a preset": ({"thinking": "drop", "preset": "r1_distill_qwen_7b"}, "set delimiters: as_is"),
     "path": ({"data": [{"path": " "}]}, "path"),
 }
 

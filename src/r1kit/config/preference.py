@@ -11,9 +11,10 @@ from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
 from r1kit.config.rl import LoRASettings
-from r1kit.config.stage import CompiledSettings, check_methods, check_passes, under_preset
+from r1kit.config.stage import CompiledSettings, check_methods, check_passes, fit_budget, under_preset
 
 Method = Literal["dpo", "ipo", "nca", "simpo", "kto", "orpo"]
+TOKEN_BUDGET = 8192
 HeldOutShare = Annotated[float, Field(ge=0, lt=1)]
 # Their loss compares mean log-probs; the others compare with a reference policy.
 REFERENCE_FREE = ("simpo", "orpo")
@@ -29,7 +30,7 @@ _ONLY = {
 # Only what the sources state (docs/preference.md has them and the gaps); everything else keeps its default.
 PRESETS: Mapping[str, Mapping[str, Any]] = {
     "dpo": {"method": "dpo", "beta": 0.1, "batch_size": 64, "warmup_share": 0.1, "optimizer": {"lr": 1e-6}},
-    "light_r1_dpo": {"method": "nca", "beta": 0.3, "epochs": 3, "optimizer": {"lr": 5e-7}},
+    "light_r1_dpo": {"method": "nca", "beta": 0.3, "epochs": 3, "max_tokens": 32768, "optimizer": {"lr": 5e-7}},
     "sky_t1_flash": {
         "method": "simpo",
         "beta": 2.0,
@@ -76,7 +77,9 @@ class PreferenceSettings(CompiledSettings):
     )
     epochs: Count = Field(1, description="passes over the data")
     batch_size: Count = Field(32, description="pairs or labelled responses of one step, over all processes")
-    token_budget: Count = Field(8192, description="tokens in one micro-batch, per process")
+    token_budget: Count = Field(
+        TOKEN_BUDGET, description="tokens in one micro-batch, per process; none: as many as the longest response needs"
+    )
     warmup_share: Share = Field(0.0, description="share of the steps in which the learning rate rises")
     lr_floor: Share = Field(0.0, description="the learning rate ends at this share of lr")
     optimizer: OptimizerSettings = Field(default_factory=lambda: OptimizerSettings(lr=5e-7))
@@ -85,7 +88,11 @@ class PreferenceSettings(CompiledSettings):
     @classmethod
     def _filled(cls, raw: Any) -> Any:
         """The preset's settings under those that the recipe names."""
-        return under_preset(raw, PRESETS) if isinstance(raw, dict) else raw
+        if not isinstance(raw, dict):
+            return raw
+        filled = under_preset(raw, PRESETS)
+        fit_budget(filled, TOKEN_BUDGET)
+        return filled
 
     @model_validator(mode="after")
     def _possible(self) -> PreferenceSettings:

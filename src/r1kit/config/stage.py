@@ -58,17 +58,25 @@ class CompiledSettings(ScheduledSettings):
 
 
 def under_preset(raw: Mapping[str, Any], presets: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Raw settings of a stage over those of the preset that they name; the optimizer's are joined one by one."""
+    """Raw settings of a stage over those of the preset that they name; those of a block are joined one by one."""
     name = raw.get("preset")
     if name is None:
         return dict(raw)
     if name not in presets:
         raise ValueError(f"preset is {name!r}{nearest(str(name), presets)}: expected one of {', '.join(presets)}")
     filled = {**presets[name], **raw}
-    own = raw.get("optimizer", {})
-    if isinstance(own, dict) and "optimizer" in presets[name]:
-        filled["optimizer"] = {**presets[name]["optimizer"], **own}
+    for block, values in presets[name].items():
+        own = raw.get(block)
+        if isinstance(values, Mapping) and isinstance(own, Mapping):
+            filled[block] = {**values, **own}
     return filled
+
+
+def fit_budget(raw: dict[str, Any], usual: int) -> None:
+    """Where max_tokens is more than the usual token_budget and none is named: one that holds such a sequence."""
+    longest = raw.get("max_tokens")
+    if isinstance(longest, int) and longest > usual:
+        raw.setdefault("token_budget", longest)
 
 
 def check_methods(stage: Any, only: Mapping[str, str]) -> None:

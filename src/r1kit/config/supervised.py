@@ -11,7 +11,7 @@ from r1kit.config.data import DataSettings, ThinkingOut
 from r1kit.config.fields import Count, NonNegative, Positive, Share
 from r1kit.config.parts import OptimizerSettings
 from r1kit.config.rl import LoRASettings
-from r1kit.config.stage import CompiledSettings, Decay, check_passes, under_preset
+from r1kit.config.stage import CompiledSettings, Decay, check_passes, fit_budget, under_preset
 
 TOKEN_BUDGET = 16384
 _ADAMW = {"lr": 1e-5, "betas": [0.9, 0.999]}
@@ -32,7 +32,8 @@ def _r1_distill(lr: float) -> dict[str, Any]:
 
 
 _SKY = {"epochs": 3, "batch_size": 96, "max_tokens": 16384, "too_long": "cut", "thinking": "sky_t1", "decay": "cosine"}
-_LIGHT = {"max_tokens": 20000, "decay": "cosine", "select": "pass@1"}
+# Epochs are chosen by answers as long as what is learned.
+_LIGHT = {"max_tokens": 20000, "decay": "cosine", "select": "pass@1", "evaluate": {"max_tokens": 20000}}
 _LIGHT_OPTIMIZER = {"weight_decay": 0.1, "betas": [0.9, 0.95]}
 
 # Only what the sources state (docs/sft.md has the table and the gaps); everything else keeps its default.
@@ -153,9 +154,7 @@ class SFTSettings(CompiledSettings):
         if isinstance(own, dict):  # what presets say of adamw means nothing to another optimizer
             adamw = own.get("name", "adamw") == "adamw"
             filled["optimizer"] = {**_ADAMW, **filled.get("optimizer", {})} if adamw else own
-        longest = filled.get("max_tokens")
-        if isinstance(longest, int) and longest > TOKEN_BUDGET:
-            filled.setdefault("token_budget", longest)
+        fit_budget(filled, TOKEN_BUDGET)
         return filled
 
     @model_validator(mode="after")
@@ -171,6 +170,11 @@ class SFTSettings(CompiledSettings):
             raise ValueError(
                 "lora trains the matrices of the layers alone: new tokens (add_tokens) would never be learned, and "
                 "recompute works on the model's own weights; take them out, or train all weights (lora: null)"
+            )
+        if self.delimiters == "tokens" and self.thinking == "drop":
+            raise ValueError(
+                "delimiters: tokens are those of thoughts, but thinking is drop, which writes none: "
+                "set delimiters: as_is, or name how thoughts are written (thinking: think)"
             )
         if self.order == "mixed" and any(d.epochs for d in self.data):
             raise ValueError("epochs of a data set have a meaning only with order: in_turn")

@@ -287,7 +287,7 @@ def prepared_tokenizer(model_path: Path, settings: Any) -> tuple[Any, list[str]]
     """The model's tokenizer with the recipe's template, tokens and delimiters, and the tokens that were added."""
     tokenizer = load_tokenizer(model_path)
     wanted = settings.add_tokens
-    if settings.delimiters == "tokens" and settings.thinking in STYLES:
+    if settings.delimiters == "tokens":
         wanted = (*STYLES[settings.thinking].tokens, *wanted)
     if settings.chat_template:
         set_chat_template(tokenizer, settings.chat_template)
