@@ -17,7 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from r1kit.models.checkpoint import (
+    INDEX,
     CheckpointError,
+    Source,
     from_hf_config,
     load_decoder,
     read_config,
@@ -25,6 +27,7 @@ from r1kit.models.checkpoint import (
     unsupported_reason,
     weights_checksum,
 )
+from r1kit.models.loading import load_model
 
 from .families import random_model, saved
 
@@ -51,6 +54,26 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
         load_decoder(sharded)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"weight_map": {"model.norm.we', "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[]", r"holds no object \({\.\.\.}\) but '\[\]'"),
+        (b"{}", "has no 'weight_map'"),
+        (b'{"weight_map": {}}', "has no 'weight_map'"),
+        (b'{"weight_map": ["model.safetensors"]}', "has no 'weight_map'"),
+        (b'{"weight_map": {"model.norm.weight": 1}}', "has no 'weight_map'"),
+    ],
+)
+def test_a_damaged_index_is_named(content: bytes, reason: str, checkpoint: Path) -> None:
+    (checkpoint / INDEX).write_bytes(content)
+    with pytest.raises(CheckpointError, match=rf"index\.json: {reason}"):
+        read_hf_state(checkpoint)
+    with pytest.raises(CheckpointError, match=rf"index\.json: {reason}"), Source(checkpoint):
+        pass
+
+
 @pytest.mark.parametrize("kept", [0, 4, 100, -1], ids=["empty", "header cut", "header cut late", "last byte lost"])
 def test_a_truncated_file_is_named(checkpoint: Path, kept: int) -> None:
     path = checkpoint / "model.safetensors"
@@ -68,9 +91,36 @@ def test_missing_weights_and_config_are_named(checkpoint: Path) -> None:
         read_config(checkpoint)
 
 
-def test_a_damaged_config_is_named(checkpoint: Path) -> None:
-    (checkpoint / "config.json").write_text('{"model_type": "qwen')
-    with pytest.raises(CheckpointError, match=r"config\.json: not valid JSON"):
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"model_type": "qwen', "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"[1, 2]", "holds no object"),
+        (b'"qwen3"', "holds no object"),
+    ],
+)
+def test_a_damaged_config_is_named(content: bytes, reason: str, checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_bytes(content)
+    for load in (load_decoder, load_model):
+        with pytest.raises(CheckpointError, match=rf"config\.json: {reason}"):
+            load(checkpoint)
+
+
+SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_size_that_is_missing_or_none_is_named(name: str, checkpoint: Path) -> None:
+    path = checkpoint / "config.json"
+    raw = json.loads(path.read_text())
+    for value in (None, "24", 0):
+        path.write_text(json.dumps({**raw, name: value}))
+        with pytest.raises(CheckpointError, match=rf"model/config\.json: {name} is {value!r}, expected a whole number"):
+            load_decoder(checkpoint)
+    del raw[name]
+    path.write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match=rf"model/config\.json has no '{name}'"):
         load_decoder(checkpoint)
 
 

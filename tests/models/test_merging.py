@@ -25,7 +25,7 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from r1kit.config.errors import UserError
 from r1kit.models import merging
-from r1kit.models.checkpoint import CheckpointError, read_hf_state
+from r1kit.models.checkpoint import CheckpointError, Source, read_hf_state
 from r1kit.models.merge_methods import Recipe, describe, merge_tensors
 from r1kit.models.merging import merge_checkpoints
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
@@ -281,7 +281,7 @@ def test_damaged_files_are_named_and_leave_nothing(parts: list[Path], tmp_path: 
     weights.unlink()
     fails([parts[1], cut], tmp_path / "merged", r"no such file; the checkpoint is incomplete", CheckpointError)
     (cut / "model.safetensors.index.json").write_text("{")
-    fails([parts[1], cut], tmp_path / "merged", r"index\.json: damaged", CheckpointError)
+    fails([parts[1], cut], tmp_path / "merged", r"index\.json: not valid JSON", CheckpointError)
     (cut / "config.json").unlink()
     fails([parts[1], cut], tmp_path / "merged", r"config\.json: no such file", CheckpointError)
 
@@ -300,16 +300,16 @@ def test_no_more_is_held_than_one_tensor_of_each_model(
 ) -> None:
     """docs/merging.md says what a process holds with models of hundreds of megabytes."""
     held: list[weakref.ref[Tensor]] = []
-    own, most = merging.Source.tensor, 0
+    own, most = Source.tensor, 0
 
-    def counted(source: merging.Source, name: str) -> Tensor:
+    def counted(source: Source, name: str) -> Tensor:
         nonlocal most
         tensor = own(source, name)
         held.append(weakref.ref(tensor))
         most = max(most, sum(ref() is not None for ref in held))
         return tensor
 
-    monkeypatch.setattr(merging.Source, "tensor", counted)
+    monkeypatch.setattr(Source, "tensor", counted)
     base = parts[0] if recipe.needs_base else None
     merge_checkpoints(parts[1:], tmp_path / "merged", recipe, base=base)
     assert len(held) > 40

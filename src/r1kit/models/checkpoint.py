@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 NATIVE_FAMILIES = ("qwen2", "qwen3", "llama")
 NATIVE_ROPE_TYPES = ("default", "linear", "yarn", "llama3")
+INDEX = "model.safetensors.index.json"
 
 
 class CheckpointError(RuntimeError):
@@ -27,14 +29,17 @@ class CheckpointError(RuntimeError):
 
 
 def read_config(directory: str | Path, name: str = "config.json") -> dict[str, Any]:
-    """config.json of a checkpoint directory, or another of its files."""
+    """config.json of a checkpoint directory, or another of its files; CheckpointError where it holds no JSON object."""
     path = Path(directory) / name
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file; expected a Hugging Face checkpoint directory with {name}")
     try:
-        return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no text
         raise CheckpointError(f"{path}: not valid JSON ({error}); the file is damaged, take another copy") from error
+    if not isinstance(raw, dict):
+        raise CheckpointError(f"{path}: holds no object ({{...}}) but {str(raw)[:40]!r}; take another copy")
+    return raw
 
 
 def unsupported_reason(raw: Mapping[str, Any]) -> str | None:
@@ -57,11 +62,19 @@ def unsupported_reason(raw: Mapping[str, Any]) -> str | None:
     return None
 
 
-def from_hf_config(raw: Mapping[str, Any]) -> DecoderConfig:
-    """DecoderConfig of a config.json; raises CheckpointError where the native decoder does not apply."""
+def from_hf_config(raw: Mapping[str, Any], file: str | Path = "config.json") -> DecoderConfig:
+    """DecoderConfig of a config.json, which errors call `file`.
+
+    CheckpointError where the native decoder does not apply, or where a size is missing or is none.
+    """
     reason = unsupported_reason(raw)
     if reason:
-        raise CheckpointError(f"config.json: {reason}; load it with r1kit.models.load_model, which uses Transformers")
+        raise CheckpointError(f"{file}: {reason}; load it with r1kit.models.load_model, which uses Transformers")
+    for name in _SIZES:
+        if name not in raw:
+            raise CheckpointError(f"{file} has no {name!r}; the file is damaged, take another copy")
+        if not isinstance(raw[name], int) or raw[name] < 1:
+            raise CheckpointError(f"{file}: {name} is {raw[name]!r}, expected a whole number; take another copy")
     rope = _rope_parameters(raw)
     heads = raw["num_attention_heads"]
     return DecoderConfig(
@@ -84,6 +97,9 @@ def from_hf_config(raw: Mapping[str, Any]) -> DecoderConfig:
         eos_token_id=raw.get("eos_token_id"),
         pad_token_id=raw.get("pad_token_id"),
     )
+
+
+_SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
 
 
 def _rope_parameters(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -195,35 +211,87 @@ def to_hf_state(state: Mapping[str, Tensor], config: DecoderConfig) -> dict[str,
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Every tensor of one file; a damaged or truncated file is named."""
+    with _opened(path) as handle:
+        return {name: _tensor(handle, name, path) for name in handle.keys()}  # noqa: SIM118 - not a dict
+
+
+def weight_files(directory: str | Path) -> list[Path]:
+    """The files that hold the weights of a checkpoint directory: those that its index names, or the one without."""
+    directory = Path(directory)
+    if not (directory / INDEX).is_file():
+        return [directory / "model.safetensors"]
+    placed = read_config(directory, INDEX).get("weight_map")
+    if not isinstance(placed, dict) or not placed or not all(isinstance(file, str) for file in placed.values()):
+        raise CheckpointError(
+            f"{directory / INDEX}: has no 'weight_map' that says which file holds a tensor; the file is damaged, take "
+            "another copy"
+        )
+    return [directory / file for file in sorted(set(placed.values()))]
+
+
+def read_hf_state(directory: str | Path) -> dict[str, Tensor]:
+    """All tensors of a checkpoint directory, sharded or not; safetensors only (pickled weights run code)."""
+    state: dict[str, Tensor] = {}
+    for file in weight_files(directory):
+        state.update(read_safetensors(file))
+    return state
+
+
+class Source:
+    """The tensors of a checkpoint directory by name, read one at a time.
+
+    To enter it opens every file: CheckpointError names one that is missing, damaged or truncated.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self.directory, self.stack = Path(directory), ExitStack()
+        self.files: dict[str, Any] = {}
+
+    def __enter__(self) -> Source:
+        for path in weight_files(self.directory):
+            handle = self.stack.enter_context(_opened(path))
+            self.files |= dict.fromkeys(handle.keys(), handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return tuple(self.files[name].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """As safetensors spells it, such as BF16."""
+        return str(self.files[name].get_slice(name).get_dtype())
+
+    def tensor(self, name: str) -> Tensor:
+        return _tensor(self.files[name], name, self.directory)
+
+
+def _opened(path: Path) -> Any:
+    """A safetensors file, whose header and length are looked at here."""
     if not path.is_file():
-        raise CheckpointError(f"{path}: no such file; the checkpoint is incomplete")
+        raise CheckpointError(f"{path}: no such file; the checkpoint is incomplete (safetensors only)")
     try:
-        with safe_open(path, framework="pt") as handle:
-            return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118 - not a dict
+        return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: cannot be read ({error}); the file is damaged or truncated, use an earlier checkpoint"
         ) from error
 
 
-def read_hf_state(directory: str | Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint directory, sharded or not; safetensors only (pickled weights run code)."""
-    directory = Path(directory)
-    index = directory / "model.safetensors.index.json"
-    if not index.is_file():
-        return read_safetensors(directory / "model.safetensors")
-    shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-    state: dict[str, Tensor] = {}
-    for shard in shards:
-        state.update(read_safetensors(directory / shard))
-    return state
+def _tensor(handle: Any, name: str, where: Path) -> Tensor:
+    try:
+        tensor: Tensor = handle.get_tensor(name)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{where}: {name} cannot be read ({error}); the file is damaged") from error
+    return tensor
 
 
 def load_decoder(
     directory: str | Path, *, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
 ) -> Decoder:
     """The native decoder with the weights of a Hugging Face checkpoint directory."""
-    config = from_hf_config(read_config(directory))
+    config = from_hf_config(read_config(directory), Path(directory) / "config.json")
     hf = read_hf_state(directory)
     # Some writers leave a tied head out, some write it twice; the config decides.
     state = from_hf_state(hf, config)

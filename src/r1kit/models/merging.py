@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from r1kit.config.errors import UserError
-from r1kit.models.checkpoint import CheckpointError, read_config
+from r1kit.models.checkpoint import INDEX, Source, read_config
 from r1kit.models.loading import load_tokenizer
 from r1kit.models.merge_methods import Recipe, merge_tensors
 from r1kit.models.vocabulary import differing_tokens
@@ -29,7 +29,7 @@ FREE_KEYS |= {"bos_token_id", "eos_token_id", "pad_token_id", "attention_dropout
 SHARD_BYTES = 5 << 30
 # Config, tokenizer and templates go with the merge; weights' index and trainer's state do not.
 TEXT_FILES = (".json", ".jinja", ".txt", ".model")
-LEFT_OUT = ("model.safetensors.index.json", "trainer.json")
+LEFT_OUT = (INDEX, "trainer.json")
 
 
 def merge_checkpoints(
@@ -56,47 +56,6 @@ def merge_checkpoints(
         shutil.rmtree(target, ignore_errors=True)
         raise
     return notes
-
-
-class Source:
-    """The tensors of a checkpoint directory by name, read one at a time."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory, self.stack = directory, ExitStack()
-        self.files: dict[str, Any] = {}
-
-    def __enter__(self) -> Source:
-        index = self.directory / "model.safetensors.index.json"
-        try:
-            names = set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else ()
-        except (json.JSONDecodeError, KeyError) as error:
-            raise CheckpointError(f"{index}: damaged ({error!r}); take another copy") from error
-        for file in sorted(names) or ["model.safetensors"]:
-            path = self.directory / file
-            if not path.is_file():
-                raise CheckpointError(f"{path}: no such file; the checkpoint is incomplete (safetensors only)")
-            try:
-                handle = self.stack.enter_context(safe_open(path, framework="pt"))
-            except (SafetensorError, OSError) as error:
-                raise CheckpointError(f"{path}: cannot be read ({error}); the file is damaged or truncated") from error
-            self.files |= dict.fromkeys(handle.keys(), handle)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stack.close()
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return tuple(self.files[name].get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> str:
-        """As safetensors spells it, such as BF16."""
-        return str(self.files[name].get_slice(name).get_dtype())
-
-    def tensor(self, name: str) -> Tensor:
-        try:
-            return self.files[name].get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"{self.directory}: {name} cannot be read ({error}); the file is damaged") from error
 
 
 def check_alike(models: Sequence[Path], recipe: Recipe) -> list[str]:
@@ -223,7 +182,7 @@ def _finish(first: Path, target: Path) -> None:
     if len(parts) > 1:
         size = sum((target / name).stat().st_size for name in names)
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(placed.items()))}
-        (target / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+        (target / INDEX).write_text(json.dumps(index, indent=1))
     for path in sorted(first.iterdir()):
         if path.is_file() and path.suffix in TEXT_FILES and path.name not in LEFT_OUT:
             shutil.copy2(path, target / path.name)
