@@ -63,6 +63,13 @@ def test_prose_that_names_a_delimiter_has_no_thought(text: str) -> None:
     assert split(text, "auto") == ("", text)
 
 
+@pytest.mark.parametrize("opening", ["<think>\n", ""])
+def test_a_thought_ends_at_the_last_delimiter_as_the_published_templates_read_it(opening: str) -> None:
+    text = f"{opening}Tags are <b></think> then.\n</think>\n\nWrite </think> and stop."
+    assert split(text, "auto") == ("Tags are <b></think> then.\n</think>\n\nWrite", "and stop.")
+    assert join(*split(text, "auto"), "think").split() == f"<think>\n{text.removeprefix(opening)}".split()
+
+
 def test_as_is_leaves_the_text_alone() -> None:
     assert split("<think>\na\n</think>\n\nb", "as_is") == ("", "<think>\na\n</think>\n\nb")
 

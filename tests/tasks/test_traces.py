@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,8 @@ BAD: dict[str, tuple[Any, str]] = {
     "endless thought": ({"prompt": "a", "completion": "<think>\nb"}, "never ended"),
     "a number for a list": ({"prompt": "a", "completion": {"b": 1}}, "expected one of"),
     "list": ("[1]", "expected an object"),
+    "no number": ('{"prompt": "a", "completion": NaN}', "completion is nan: expected a text"),
+    "no end": ('{"prompt": -Infinity, "completion": "b"}', "prompt is -inf: expected a text"),
     "half a surrogate": ('{"prompt": "a", "completion": "\\ud83d"}', "half a surrogate pair"),
 }
 
@@ -271,6 +274,43 @@ def test_labelled_responses(tmp_path: Path) -> None:
     assert [label for _, label in read_labelled(settings(lines(tmp_path / "rows.jsonl", *rows)))] == [True, False]
     with pytest.raises(BadRowError, match="label is 'good': expected true or false"):
         list(read_labelled(settings(lines(tmp_path / "rows.jsonl", {**FORMS["ShareGPT"], "label": "good"}))))
+
+
+def test_labels_of_tables(tmp_path: Path) -> None:
+    """CSV has texts only, and pandas writes a column with a gap as floats."""
+    (tmp_path / "a.csv").write_text("prompt,completion,label\na,b,1\na,b,0\na,b,True\na,b,0.0\na,b,2\na,b,\n")
+    reading = read_labelled(settings(tmp_path / "a.csv", bad_rows="skip"))
+    assert [label for _, label in reading] == [True, False, True, False]
+    assert [bad.reason for bad in reading.bad] == [
+        "label is '2': expected true or false, 1 or 0",
+        "label is '': expected true or false, 1 or 0",
+    ]
+    rows = [{"prompt": "a", "completion": "b", "label": label} for label in (1.0, 0.0, 0.5, math.nan)]
+    rows += [{**rows[0], "completion": None}]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "b.parquet")
+    reading = read_labelled(settings(tmp_path / "b.parquet", bad_rows="skip"))
+    assert [label for _, label in reading] == [True, False]
+    assert [bad.place.rpartition(":")[2] for bad in reading.bad] == ["row 3", "row 4", "row 5"]
+
+
+def test_nan_of_a_column_of_floats_is_nobodys_word(tmp_path: Path) -> None:
+    rows = [{"prompt": "a", "completion": value} for value in (4.5, math.nan)]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    reading = read_traces(settings(tmp_path / "rows.parquet", bad_rows="skip"))
+    assert [trace.messages[-1].content for trace in reading] == ["4.5"]
+    assert reading.bad[0].reason == "completion is nan: expected a text"
+
+
+def test_one_object_over_several_lines(tmp_path: Path) -> None:
+    file = tmp_path / "row.json"
+    file.write_text("\ufeff\n" + json.dumps({"prompt": "2+2?", "completion": THOUGHT}, indent=2) + "\n")
+    (trace,) = read_traces(settings(file))
+    assert trace.messages == (ASK, SAY)
+    assert trace.provenance == {"source": f"{file}:2"}
+    row = json.dumps(GOOD)
+    for number, content in ((1, row), (2, f"{row}\n{row}"), (2, f"{row}\n{{\n{row}")):
+        file.write_text(content)
+        assert len(list(read_traces(settings(file, bad_rows="skip")))) == number
 
 
 def test_what_is_written_is_read_as_it_was(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Everything raises ValueError with the field and what was found: the caller knows
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -216,7 +217,8 @@ def text_of(value: Any, name: str) -> str:
         if not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
             raise ValueError(f"{name or 'a column'} holds half a surrogate pair: such a text has no UTF-8")
         return value
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    # NaN is how pandas writes an empty cell: nobody said the word.
+    if type(value) is int or (isinstance(value, float) and math.isfinite(value)):
         return str(value)
     if isinstance(value, (list, tuple)) and value and all(_is_text_part(part) for part in value):
         return "".join(part["text"] for part in value)

@@ -101,10 +101,13 @@ def _object(number: int, place: str, value: Any) -> Row:
 
 
 def _json(path: Path, stream: BinaryIO) -> Iterator[Row]:
-    """An array of objects; a file of the name .json that holds JSON lines is read as such."""
+    """An array of objects, or one object; a file of the name .json that holds JSON lines is read as such."""
     content = stream.read()
-    if not content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"["):
-        yield from _lines(path, io.BytesIO(content))
+    begun = content.lstrip(b"\xef\xbb\xbf \t\r\n")
+    if not begun.startswith(b"["):
+        line = content.count(b"\n", 0, len(content) - len(begun)) + 1
+        whole = _parsed(line, f"{path}:{line}", begun)
+        yield from [whole] if not whole.error else _lines(path, io.BytesIO(content))
         return
     try:
         values = json.loads(content.decode("utf-8-sig"))

@@ -29,6 +29,8 @@ T = TypeVar("T")
 # Rows looked at to see which columns a file has.
 HEAD = 64
 KEPT_BAD_ROWS = 20
+# How tables write a label; JSON and Parquet have their own, or a number.
+FLAGS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 Convert = Callable[[Row, Columns, str, DataSettings], T]
 
@@ -208,11 +210,10 @@ def _apart(better: tuple[Message, ...], worse: tuple[Message, ...]) -> tuple[tup
 
 
 def _flag(value: Any, name: str) -> bool:
-    if isinstance(value, str) and value.strip().lower() in ("true", "false"):
-        return value.strip().lower() == "true"
-    if isinstance(value, bool) or (isinstance(value, int) and value in (0, 1)):
-        return bool(value)
-    raise ValueError(f"{name} is {value!r}: expected true or false")
+    found = FLAGS.get(str(value).strip().lower()) if isinstance(value, (str, int, float)) else None
+    if found is None:
+        raise ValueError(f"{name} is {value!r}: expected true or false, 1 or 0")
+    return found
 
 
 def _id(row: Row, columns: Columns, place: str) -> str:
