@@ -66,7 +66,7 @@ def _tags(model: Path, tokenizer: PreTrainedTokenizerBase, wanted: Sequence[str]
 
 def _stop(model: Path, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> Finding:
     """The stop token exists for the model, and is what ends a turn where prompts are conversations."""
-    from r1kit.models.chat import render_turns, stop_token_ids
+    from r1kit.models.chat import PromptError, render_turns, stop_token_ids
 
     title = f"stop token of {model}"
     stop = stop_token_ids(tokenizer)[0]
@@ -77,7 +77,10 @@ def _stop(model: Path, tokenizer: PreTrainedTokenizerBase, problem: Problem) -> 
     if problem.prompt[0].role == "text" or tokenizer.chat_template is None:
         return title, True, f"{name} (id {stop}) ends a response; prompts are plain text"
     turns = [{"role": "user", "content": "Q"}, {"role": "assistant", "content": "ANSWER"}]
-    after = render_turns(tokenizer, turns, open_turn=False).rpartition("ANSWER")[2]
+    try:
+        after = render_turns(tokenizer, turns, open_turn=False).rpartition("ANSWER")[2]
+    except PromptError as error:
+        return title, True, f"{name} (id {stop}) ends a response; how a turn ends is not known: {error}"
     if name in after:
         return title, True, f"{name} (id {stop}) ends the assistant's turn in the chat template"
     found = after.strip().split("\n")[0] or "nothing"
