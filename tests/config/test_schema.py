@@ -22,6 +22,7 @@ from r1kit.config import (
     PretrainSettings,
     Recipe,
     RLSettings,
+    parse_recipe,
     resolve,
     resolve_dtype,
     resolve_processes,
@@ -48,6 +49,8 @@ def refusal(kind: type[Any], **values: Any) -> str:
         ({"reward": {"weights": {"acuracy": 1}}}, "expected one of accuracy, format, overlong"),
         ({"algorithm": {"minibatches": 1000}}, "lower minibatches"),
         ({"algorithm": {"kl_coef": 0.1, "kl_estimator": "k1"}}, "gradient as a loss is only noise"),
+        ({"algorithm": {"reference_refresh": 50}}, "no reference to refresh; set algorithm.kl_coef"),
+        ({"algorithm": {"preset": "prorl", "kl_coef": 0, "reference_refresh": 50}}, "no reference to refresh"),
         ({"dynamic_sampling": {"max_factor": 0.5}}, "greater than or equal to 1"),
         # REINFORCE has no ratio: whatever an older policy sampled would bias it.
         ({"algorithm": {"objective": "reinforce", "minibatches": 2}}, "a silent bias; set minibatches: 1"),
@@ -69,6 +72,16 @@ def test_impossible_rl_settings(values: dict[str, Any], part: str) -> None:
     assert part in refusal(RLSettings, model="${base}", **values)
 
 
+def test_a_refresh_without_a_kl_is_refused_in_a_recipe() -> None:
+    """Where a phase without a KL is no fault, and a stage without one is."""
+    text = "name: x\ntask: countdown\nstages:\n  rl: {kind: rl, model: base, algorithm: {reference_refresh: 20}%s}\n"
+    later = ", schedule: [{until: {step: 9}}, {set: {algorithm.kl_coef: %s}}]"
+    assert parse_recipe(text % (later % 0.1), "recipe.yaml").name == "x"
+    for wrong in ("", later % 0.0):
+        with pytest.raises(ConfigError, match=r"stages\.rl: algorithm\.reference_refresh is 20, but kl_coef is 0"):
+            parse_recipe(text % wrong, "recipe.yaml")
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -76,6 +89,12 @@ def test_impossible_rl_settings(values: dict[str, Any], part: str) -> None:
         {"algorithm": {"objective": "reinforce"}, "dynamic_sampling": {"carry": False}},
         {"algorithm": {"objective": "reinforce"}, "mismatch": {"correction": "token_tis"}},
         {"algorithm": {"objective": "cispo", "minibatches": 4}},
+        # A preset without its KL, and a KL that a later phase brings.
+        {"algorithm": {"preset": "prorl", "kl_coef": 0.0}},
+        {
+            "algorithm": {"reference_refresh": 20},
+            "schedule": [{"until": {"step": 9}}, {"set": {"algorithm.kl_coef": 0.1}}],
+        },
     ],
 )
 def test_reinforce_on_policy_or_weighted_is_accepted(values: dict[str, Any]) -> None:

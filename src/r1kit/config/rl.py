@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, model_validator
 
 from r1kit.config.alarms import AlarmSettings
 from r1kit.config.algorithm import AlgorithmSettings
@@ -66,7 +66,7 @@ class RLSettings(CompiledSettings):
         return {**data, "dynamic_sampling": {"enabled": preset.replaces_groups, **own}}
 
     @model_validator(mode="after")
-    def _possible(self) -> RLSettings:
+    def _possible(self, info: ValidationInfo) -> RLSettings:
         self._check_group()
         if self.lora is not None and self.recompute:
             raise ValueError("recompute works on the policy's own weights, not on adapters: set recompute: false")
@@ -93,6 +93,8 @@ class RLSettings(CompiledSettings):
         self._check_warmup(self.steps)
         self._check_on_policy()
         check_schedule(self)
+        if not (info.context or {}).get("phase"):
+            self._check_reference()
         return self
 
     @property
@@ -110,6 +112,17 @@ class RLSettings(CompiledSettings):
                 "algorithm.objective is reinforce, which has no ratio, but groups carried from earlier steps (an older "
                 "policy's samples) would be trained, a silent bias: set dynamic_sampling.carry: false, or weight them "
                 "with mismatch.correction: token_tis"
+            )
+
+    def _check_reference(self) -> None:
+        """A refresh of a reference that no phase keeps would be ignored; a preset's own is idle with its KL."""
+        algorithm = self.algorithm
+        own = PRESETS[algorithm.preset].algorithm.get("reference_refresh") if algorithm.preset else None
+        refresh = algorithm.reference_refresh
+        if refresh and refresh != own and not any(s.algorithm.kl_coef for _, s in phases_of(self)):
+            raise ValueError(
+                f"algorithm.reference_refresh is {refresh}, but kl_coef is 0 (in every phase): there is no reference "
+                "to refresh; set algorithm.kl_coef, or take reference_refresh out"
             )
 
     def _check_group(self) -> None:

@@ -248,8 +248,9 @@ def _value(settings: Any, values: Mapping[str, Any], path: str) -> float:
 
 
 def with_values(settings: Model, values: Mapping[str, Any]) -> Model:
-    """`settings` with dotted settings replaced, validated as a whole."""
-    return type(settings).model_validate(_data(settings, values))
+    """`settings` with dotted settings replaced, validated as a whole: what only a stage with all of its phases can be
+    asked is left out (context `phase`)."""
+    return type(settings).model_validate(_data(settings, values), context={"phase": True})
 
 
 def _data(settings: BaseModel, values: Mapping[str, Any]) -> dict[str, Any]:
