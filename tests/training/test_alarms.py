@@ -107,9 +107,24 @@ def test_all_zero_rewards() -> None:
     alarm = only("all_zero_rewards", rows((12, nothing)))
     assert alarm.step == 10
     assert "(100% truncated, 0% well-formed)" in alarm.message
-    # A step in which nothing was sampled has no reward; it is no zero.
-    unsampled = {k: v for k, v in HEALTHY.items() if k.startswith("groups")} | {"groups_sampled": 0, "useful_groups": 0}
-    assert [a.name for a in raised([*rows((9, nothing)), *[unsampled] * 5])] == []
+    # A step that carried groups filled has no reward; it is no zero.
+    carried = {"groups_sampled": 0, "groups_failed": 0, "groups_trained": 4, "useful_groups": 0}
+    assert [a.name for a in raised([*rows((9, nothing)), *[carried] * 5])] == []
+
+
+@pytest.mark.parametrize("reward", [-1.0, -0.5])
+def test_wrong_answers_that_cost_something_are_no_reward(reward: float) -> None:
+    """Kinds dapo and simplerl: nothing is earned, and yet no reward is 0."""
+    hopeless = {"reward": reward, "accuracy": 0.0}
+    alarm = only("all_zero_rewards", rows((59, hopeless)))
+    assert (alarm.step, alarm.numbers["reward"]) == (10, reward)
+    assert f"no response was right and the mean reward never above 0, now {reward:g} " in alarm.message
+    # A right one, or something earned by another part, is no such run.
+    assert raised(rows((59, {"reward": reward, "accuracy": 0.01}))) == []
+    assert raised([*rows((9, hopeless)), *rows((1, {"reward": 0.05, "accuracy": 0.0}))] * 5) == []
+    # Where no verdict says what is right, costs are no sign of anything.
+    unjudged = [{k: v for k, v in row.items() if k != "accuracy"} for row in rows((20, {"reward": reward}))]
+    assert raised(unjudged) == []
 
 
 def test_format_up_accuracy_down() -> None:
@@ -128,9 +143,28 @@ def test_no_useful_group() -> None:
     assert "in this step (90% all right, 10% all wrong)" in alarm.message
     patient = only("no_useful_group", rows((3, {}), (4, useless)), no_useful_group={"window": 3})
     assert patient.step == 6
-    # Carried groups filled the step, or all were failures of ours: no news about usefulness.
-    assert raised(rows((5, {"groups_sampled": 0, "useful_groups": 0.0}))) == []
-    assert raised(rows((5, {"groups_sampled": 8, "groups_failed": 8, "useful_groups": 0.0}))) == []
+    # Carried groups filled the step: no news about usefulness, and none that it is over.
+    carried = {"groups_sampled": 0, "groups_trained": 4, "useful_groups": 0.0}
+    assert raised(rows((5, carried))) == []
+    later = rows((1, useless), (2, carried), (1, useless))
+    assert only("no_useful_group", later, no_useful_group={"window": 2}).step == 4
+
+
+UNJUDGED = {"groups_sampled": 8, "groups_failed": 8, "groups_trained": 0, "useful_groups": 0.0}
+UNSAMPLED = {"groups_sampled": 0, "groups_failed": 0, "groups_trained": 0, "useful_groups": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [(UNJUDGED, "of the last 8 not one could be sampled and judged"), (UNSAMPLED, "nothing could be sampled in this")],
+)
+def test_a_run_that_trains_nothing_is_told(row: Row, told: str) -> None:
+    """Its verifier is broken throughout, or every prompt too long: it would end as done, having learned nothing."""
+    alone = [row] * 59
+    alarm = only("no_useful_group", alone)
+    assert alarm.step == 1
+    assert told in alarm.message
+    assert only("no_useful_group", alone, no_useful_group={"window": 4}).step == 4
 
 
 def test_an_alarm_fires_again_only_after_it_was_over() -> None:

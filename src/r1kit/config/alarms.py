@@ -46,7 +46,7 @@ class RewardHacking(AlarmBase):
 
 
 class AllZeroRewards(AlarmBase):
-    """Not one reward for many steps: wrong template, broken verifier, or problems out of reach."""
+    """No right response and no mean reward above 0 for many steps: wrong template, broken verifier, or too hard."""
 
     window: Count = Field(10, description="steps in a row")
 
@@ -60,7 +60,7 @@ class FormatUpAccuracyDown(AlarmBase):
 
 
 class NoUsefulGroup(AlarmBase):
-    """Groups were sampled and none had different rewards: nothing to learn from."""
+    """No group whose rewards differ: all alike, all failed, or nothing could be sampled. Nothing to learn from."""
 
     window: Count = Field(1, description="steps in a row")
 

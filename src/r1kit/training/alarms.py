@@ -195,17 +195,18 @@ def _still(watch: Watch) -> Finding:
 
 
 def all_zero_rewards(watch: Watch, s: Any, row: Row, evaluation: Row | None) -> Finding | None:
+    """A wrong answer may cost something (kinds dapo and simplerl): then nothing earned is below 0."""
     reward, accuracy = watch.trend("reward"), watch.trend("accuracy")
-    zero = reward.full and not any(reward.recent) and not any(accuracy.recent)
-    if not zero:
+    earned = max(reward.recent, default=1.0) > 0 if accuracy.recent else any(reward.recent)
+    if not reward.full or earned or any(accuracy.recent):
         return None
     truncated, form = watch.trend("truncated"), watch.trend("format")
     shares = {"truncated": truncated.now if truncated.recent else 0.0, "format": form.now if form.recent else 0.0}
     return (
-        f"not one response earned a reward in {s.window} steps ({shares['truncated']:.0%} truncated, "
-        f"{shares['format']:.0%} well-formed): look at the template, the cap and the verifier (r1kit check), then at "
-        "the difficulty",
-        {"reward": 0.0, **shares},
+        f"in {s.window} steps no response was right and the mean reward never above 0, now {reward.now:.3g} "
+        f"({shares['truncated']:.0%} truncated, {shares['format']:.0%} well-formed): look at the template, the cap and "
+        "the verifier (r1kit check), then at the difficulty",
+        {"reward": reward.now, **shares},
     )
 
 
@@ -224,16 +225,31 @@ def format_up_accuracy_down(watch: Watch, s: Any, row: Row, evaluation: Row | No
 
 
 def no_useful_group(watch: Watch, s: Any, row: Row, evaluation: Row | None) -> Finding | None:
-    if row.get("groups_sampled", 0) <= row.get("groups_failed", 0):
-        # Nothing was sampled (carried groups filled the step), or nothing could be judged: no news of this kind.
+    if not row.get("groups_sampled", 0) and row.get("groups_trained", 0):
+        # Carried groups filled the step: no news of this kind.
         return _useless(watch, row, s) if watch.active else None
     watch.marks["steps"] = 0.0 if row["useful_groups"] > 0 else watch.marks.get("steps", 0.0) + 1.0
     return _useless(watch, row, s) if watch.marks["steps"] >= s.window else None
 
 
 def _useless(watch: Watch, row: Row, s: Any) -> Finding:
+    """In the words of the step at which the alarm fires."""
+    sampled, failed = (float(row.get(name, 0.0)) for name in ("groups_sampled", "groups_failed"))
     shares = {name: float(row.get(name, 0.0)) for name in ("all_right", "all_wrong")}
     when = "in this step" if s.window == 1 else f"in {s.window} steps"
+    if not sampled:
+        text = (
+            f"nothing could be sampled {when}: no problem was drawn whose prompt leaves room for a response. Shorten "
+            "the prompts, lower sampling.max_tokens or raise token_budget (r1kit check compares them)"
+        )
+        return text, {"useful_groups": 0.0, "groups_sampled": 0.0}
+    if sampled == failed:
+        text = (
+            f"no sampled group taught anything {when}, and of the last {failed:.0f} not one could be sampled and "
+            "judged: the engine, the verifier or the reward fails, and the log names it. Until it is mended nothing is "
+            "trained"
+        )
+        return text, {"useful_groups": 0.0, "groups_sampled": sampled, "groups_failed": failed}
     return (
         f"no sampled group had different rewards {when} ({shares['all_right']:.0%} all right, "
         f"{shares['all_wrong']:.0%} all wrong): there is nothing to learn from. All right: make the task harder. All "
