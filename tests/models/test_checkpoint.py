@@ -129,7 +129,9 @@ def test_a_missing_tensor_is_named(checkpoint: Path) -> None:
     state = load_file(path)
     del state["model.layers.1.self_attn.k_norm.weight"]
     save_file(state, path)
-    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.self_attn\.k_norm\.weight"):
+    with pytest.raises(
+        CheckpointError, match=rf"{checkpoint} has no tensor 'model\.layers\.1\.self_attn\.k_norm\.weight'"
+    ):
         load_decoder(checkpoint)
 
 
@@ -137,6 +139,13 @@ def test_weights_of_another_size_than_the_config_says_are_refused(checkpoint: Pa
     path = checkpoint / "config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "intermediate_size": 41}))
     with pytest.raises(CheckpointError, match=r"down: \(24, 40\) instead of \(24, 41\)"):
+        load_decoder(checkpoint)
+
+
+def test_heads_that_do_not_divide_the_weights_are_refused(checkpoint: Path) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "head_dim": 10}))
+    with pytest.raises(CheckpointError, match=r"model: config\.json and weights disagree: "):
         load_decoder(checkpoint)
 
 

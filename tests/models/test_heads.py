@@ -151,6 +151,19 @@ def test_what_is_no_value_model_is_refused_by_name(tmp_path: Path) -> None:
         load_value_model(wrong)
 
 
+@pytest.mark.parametrize("name", ["model.layers.1.mlp.up_proj.bias", "model.embed_tokens.weight"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_foreign_trunk_is_whole_or_refused(name: str, tied: bool, tmp_path: Path) -> None:
+    """It has no output matrix, which Transformers then draws at random and nothing reads; all else has to be there."""
+    path = saved(classifier(("llama", {"mlp_bias": True, "tie_word_embeddings": tied}), per_token=False), tmp_path)
+    load_value_model(path)
+    state = load_file(path / "model.safetensors")
+    del state[name]
+    save_file(state, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=rf"no tensor '{name}', which its config\.json asks for"):
+        load_value_model(path)
+
+
 def test_a_family_without_a_classifier_is_refused_when_it_is_written(tmp_path: Path) -> None:
     trunk = load_model(saved(random_model("olmo2"), tmp_path / "base"))
     with pytest.raises(CheckpointError, match="no token classifier for model_type 'olmo2'"):

@@ -1,21 +1,25 @@
 """Architectures that are not native: run by Transformers through our attention, or refused when they are loaded.
 
 Why this matters: what our attention cannot express (windows, sinks, position biases, scaled logits) would train on
-wrong log-probs without any error. Such a model is refused by name or by comparison with Transformers' own logits.
+wrong log-probs without any error. Such a model is refused by name or by comparison with Transformers' own logits. And
+what Transformers does not find in a checkpoint it draws at random, and goes on.
 
 Not exercised here: the engine's cache with these models (tests/engines); every architecture there is.
 """
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from r1kit.models.attention import packed_attention, positions
+from r1kit.models.checkpoint import INDEX, CheckpointError
 from r1kit.models.decoder import Decoder
 from r1kit.models.loading import load_model
 from r1kit.models.transformers_model import TransformersModel
@@ -78,7 +82,7 @@ def test_what_packed_attention_cannot_express_is_refused(
 ) -> None:
     model_type, settings, reason = family
     saved(random_model(model_type, **settings), tmp_path)
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(CheckpointError, match=rf"{tmp_path}: .*{reason}"):
         load_model(tmp_path)
 
 
@@ -99,3 +103,82 @@ def test_written_and_read_again_by_transformers(tmp_path: Path) -> None:
 
 def test_native_families_never_come_here(tmp_path: Path) -> None:
     assert isinstance(load_model(saved(random_model("llama"), tmp_path)), Decoder)
+
+
+# -- damaged checkpoints
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    return saved(random_model("olmo2"), tmp_path / "model")
+
+
+@pytest.mark.parametrize("kept", [0, 4, 100, -1], ids=["empty", "header cut", "header cut late", "last byte lost"])
+def test_a_truncated_file_is_named(kept: int, checkpoint: Path) -> None:
+    path = checkpoint / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read .* damaged or truncated"):
+        load_model(checkpoint)
+
+
+def test_a_file_that_is_gone_is_named(checkpoint: Path) -> None:
+    (checkpoint / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file; the checkpoint is incomplete"):
+        load_model(checkpoint)
+    (checkpoint / INDEX).write_text('{"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}}')
+    with pytest.raises(CheckpointError, match=r"model-00001-of-00002\.safetensors: no such file"):
+        load_model(checkpoint)
+
+
+def without(checkpoint: Path, name: str) -> Path:
+    path = checkpoint / "model.safetensors"
+    state = load_file(path)
+    del state[name]
+    save_file(state, path, metadata={"format": "pt"})
+    return checkpoint
+
+
+@pytest.mark.parametrize(
+    "name", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight", "model.embed_tokens.weight", "lm_head.weight"]
+)
+def test_a_tensor_that_would_be_drawn_at_random_is_named(name: str, checkpoint: Path) -> None:
+    without(checkpoint, name)
+    with pytest.raises(CheckpointError, match=rf"no tensor '{name}', which its config\.json asks for \(1 missing\)"):
+        load_model(checkpoint)
+
+
+def test_a_missing_expert_is_found(tmp_path: Path) -> None:
+    """Transformers stacks the experts while it loads: one that is missing comes as another kind of error."""
+    family, settings = FOREIGN["qwen3_moe"]
+    path = without(saved(random_model(family, **settings), tmp_path), "model.layers.1.mlp.experts.1.up_proj.weight")
+    with pytest.raises(CheckpointError, match=r"Transformers cannot load it .* conversion of the weights"):
+        load_model(path)
+
+
+def test_a_tied_matrix_is_there_once(tmp_path: Path) -> None:
+    model = random_model("olmo2", tie_word_embeddings=True)
+    path = saved(model, tmp_path)
+    assert "lm_head.weight" not in load_file(path / "model.safetensors")
+    loaded = load_model(path)
+    assert torch.equal(loaded.head_weight, model.get_input_embeddings().weight)
+    without(path, "model.embed_tokens.weight")
+    with pytest.raises(CheckpointError, match="no tensor"):
+        load_model(path)
+
+
+def test_weights_of_another_size_than_the_config_says_are_refused(checkpoint: Path) -> None:
+    path = checkpoint / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "intermediate_size": 41}))
+    with pytest.raises(CheckpointError, match=r"down_proj\.weight: \(24, 40\) instead of \(24, 41\).*6 in all"):
+        load_model(checkpoint)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [{}, {"model_type": "nobodys"}, {"model_type": "t5"}, {"model_type": "olmo2", "hidden_size": "wide"}],
+    ids=str,
+)
+def test_what_transformers_cannot_load_is_a_message(raw: dict[str, Any], checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text(json.dumps(raw))
+    with pytest.raises(CheckpointError, match=rf"{checkpoint}: Transformers cannot load it"):
+        load_model(checkpoint)

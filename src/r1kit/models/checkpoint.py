@@ -153,12 +153,14 @@ def _reorder_heads(x: Tensor, config: DecoderConfig, *, to_hf: bool) -> Tensor:
     return x.unflatten(0, (-1, config.head_dim))[:, order].flatten(0, 1)
 
 
-def from_hf_state(hf: Mapping[str, Tensor], config: DecoderConfig) -> dict[str, Tensor]:
-    """Our parameters from Hugging Face's, by name."""
+def from_hf_state(
+    hf: Mapping[str, Tensor], config: DecoderConfig, where: str | Path = "the checkpoint"
+) -> dict[str, Tensor]:
+    """Our parameters from Hugging Face's, by name; CheckpointError says what `where` lacks."""
 
     def take(name: str) -> Tensor:
         if name not in hf:
-            raise CheckpointError(f"the checkpoint has no tensor {name!r}, which its config.json asks for")
+            raise CheckpointError(f"{where} has no tensor {name!r}, which its config.json asks for; take another copy")
         return hf[name]
 
     state = {"embedding": take("model.embed_tokens.weight"), "final_norm": take("model.norm.weight")}
@@ -293,9 +295,22 @@ def load_decoder(
     """The native decoder with the weights of a Hugging Face checkpoint directory."""
     config = from_hf_config(read_config(directory), Path(directory) / "config.json")
     hf = read_hf_state(directory)
-    # Some writers leave a tied head out, some write it twice; the config decides.
-    state = from_hf_state(hf, config)
     model = Decoder(config).to(device=device, dtype=dtype)
+    fill_decoder(model, hf, directory)
+    return model
+
+
+def fill_decoder(model: Decoder, hf: Mapping[str, Tensor], directory: str | Path) -> None:
+    """Put Hugging Face's tensors into `model`; CheckpointError where those of `directory` do not fit its config.json.
+
+    Some writers leave a tied head out, some write it twice; the config decides.
+    """
+    try:
+        state = from_hf_state(hf, model.config, directory)
+    except CheckpointError:
+        raise
+    except (RuntimeError, IndexError) as error:  # heads that do not divide the rows of a matrix
+        raise CheckpointError(f"{directory}: config.json and weights disagree: {error}") from error
     wrong = [
         f"{name}: {tuple(state[name].shape)} instead of {tuple(parameter.shape)}"
         for name, parameter in model.state_dict().items()
@@ -304,7 +319,6 @@ def load_decoder(
     if wrong:
         raise CheckpointError(f"{directory}: config.json and weights disagree: {'; '.join(wrong)}")
     model.load_state_dict(state)
-    return model
 
 
 def write_decoder(model: Decoder, directory: str | Path) -> None:

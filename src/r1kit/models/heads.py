@@ -20,8 +20,8 @@ from transformers import PreTrainedTokenizerBase
 
 from r1kit.models.checkpoint import (
     CheckpointError,
+    fill_decoder,
     from_hf_config,
-    from_hf_state,
     read_config,
     read_hf_state,
     to_hf_config,
@@ -94,14 +94,11 @@ def load_value_model(
         )
     trunk: LanguageModel
     if unsupported_reason(raw) is None:
-        config = replace(from_hf_config(raw), tie_embeddings=True)
+        config = replace(from_hf_config(raw, Path(directory) / "config.json"), tie_embeddings=True)
         trunk = Decoder(config).to(device=device, dtype=DTYPES[dtype])
-        try:
-            trunk.load_state_dict(from_hf_state(state, config))
-        except RuntimeError as error:
-            raise CheckpointError(f"{directory}: config.json and weights disagree: {error}") from error
+        fill_decoder(trunk, state, directory)
     else:
-        trunk = TransformersModel.load(directory, dtype=DTYPES[dtype], device=device)
+        trunk = TransformersModel.load(directory, dtype=DTYPES[dtype], device=device, headless=True)
     model = ValueModel(trunk, bias=bias is not None)
     if weight.shape != model.weight.shape:
         raise CheckpointError(f"{directory}: {head}.weight is {tuple(weight.shape)}, not {tuple(model.weight.shape)}")

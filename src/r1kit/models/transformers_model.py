@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedModel
 
 from r1kit.models.attention import Segment, packed_attention, positions
+from r1kit.models.checkpoint import CheckpointError, Source
 from r1kit.models.decoder import Attend
 
 _NAME = "r1kit"
@@ -77,6 +78,26 @@ def _unsupported(model: PreTrainedModel) -> str | None:
     return None
 
 
+def _require_complete(model: PreTrainedModel, found: dict[str, Any], directory: str | Path, headless: bool) -> None:
+    """CheckpointError where Transformers drew a tensor at random: one that it did not find, or of another size.
+
+    A tied matrix counts as found where one of its names is.
+    """
+    head = {f"{name}.weight" for name, module in model.named_modules() if module is model.get_output_embeddings()}
+    missing = sorted(set(found["missing_keys"]) - (head if headless else set()))
+    if missing:
+        raise CheckpointError(
+            f"{directory} has no tensor {missing[0]!r}, which its config.json asks for ({len(missing)} missing); take "
+            "another copy"
+        )
+    if wrong := sorted((name, tuple(theirs), tuple(asked)) for name, theirs, asked in found["mismatched_keys"]):
+        raise CheckpointError(
+            f"{directory}: config.json and weights disagree: "
+            f"{'; '.join(f'{name}: {theirs} instead of {asked}' for name, theirs, asked in wrong[:3])} "
+            f"({len(wrong)} in all)"
+        )
+
+
 class TransformersModel(nn.Module):
     """A Transformers causal LM with `forward(token_ids_T, positions_T, attend) -> hidden_TD` and `logits`."""
 
@@ -84,7 +105,7 @@ class TransformersModel(nn.Module):
         super().__init__()
         reason = _unsupported(model)
         if reason:
-            raise ValueError(
+            raise CheckpointError(
                 f"{type(model).__name__} {reason}, which packed and cached attention and the fused loss here do not "
                 "express; choose a model with full attention in every layer and a plain output matrix"
             )
@@ -106,19 +127,42 @@ class TransformersModel(nn.Module):
         logits = nn.functional.linear(hidden, self.head_weight).float()
         error = ((logits - expected_TV).abs().max() / expected_TV.abs().max().clamp_min(1e-6)).item()
         if not error <= _TOLERANCE.get(hidden.dtype, 0.1):
-            raise ValueError(
+            raise CheckpointError(
                 f"{type(self.inner).__name__}: logits through this interface differ from Transformers' own by "
                 f"{error:.1g} of the largest; its attention or its output layer does what the interface does not "
                 "express; choose another architecture"
             )
 
     @classmethod
-    def load(cls, directory: str | Path, *, dtype: torch.dtype, device: str | torch.device) -> TransformersModel:
-        model = AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, trust_remote_code=False, use_safetensors=True
-        )
-        model.to(torch.device(device))  # type: ignore[arg-type]
-        return cls(model)
+    def load(
+        cls, directory: str | Path, *, dtype: torch.dtype, device: str | torch.device, headless: bool = False
+    ) -> TransformersModel:
+        """The model of a checkpoint directory. `headless`: of a classifier, which has another output matrix.
+
+        CheckpointError where a file or a tensor is missing or damaged, or the architecture cannot be run here.
+        """
+        with Source(directory):  # says which file is damaged, where Transformers does not
+            pass
+        try:
+            model, found = AutoModelForCausalLM.from_pretrained(
+                directory,
+                dtype=dtype,
+                trust_remote_code=False,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # all of them are named below
+                output_loading_info=True,
+            )
+        except Exception as error:  # its parts raise what they like: OSError, KeyError, Exception itself
+            raise CheckpointError(
+                f"{directory}: Transformers cannot load it ({type(error).__name__}: {error}); its files are damaged, "
+                "or it is no causal language model"
+            ) from error
+        _require_complete(model, found, directory, headless)
+        model.to(torch.device(device))
+        try:
+            return cls(model)
+        except CheckpointError as error:
+            raise CheckpointError(f"{directory}: {error}") from None
 
     def write(self, directory: str | Path) -> None:
         self.inner.save_pretrained(directory, safe_serialization=True)
