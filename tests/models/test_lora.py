@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from r1kit.config.errors import UserError
 from r1kit.models.attention import Segment, packed_attention, positions
 from r1kit.models.checkpoint import load_decoder
 from r1kit.models.decoder import Decoder, DecoderConfig, initialise
@@ -127,5 +128,11 @@ def test_the_seed_says_where_they_start() -> None:
 def test_a_model_without_layers_is_refused() -> None:
     model = decoder()
     model.layers = torch.nn.ModuleList()
-    with pytest.raises(ValueError, match="no matrix"):
+    with pytest.raises(UserError, match="lora: Decoder has no matrices under the name 'layers'"):
+        LoRAModel(model, rank=2, alpha=2.0)
+
+
+def test_an_architecture_with_layers_of_another_name_is_refused(tmp_path: Path) -> None:
+    model = load_model(saved(random_model("gpt2"), tmp_path))
+    with pytest.raises(UserError, match=r"lora: GPT2LMHeadModel has no matrices .* leave lora out to train all of its"):
         LoRAModel(model, rank=2, alpha=2.0)

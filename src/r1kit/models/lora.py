@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from r1kit.config.errors import UserError
 from r1kit.models.checkpoint import write_decoder
 from r1kit.models.decoder import Attend, Decoder
 from r1kit.models.loading import LanguageModel
@@ -38,7 +39,10 @@ class LoRAModel(nn.Module):
         self.scale = alpha / rank
         self.targets = [n for n, p in inner.named_parameters() if p.ndim == 2 and "layers." in n]
         if not self.targets:
-            raise ValueError("LoRA: the model has no matrix inside its layers to adapt")
+            raise UserError(
+                f"lora: {type(getattr(inner, 'inner', inner)).__name__} has no matrices under the name 'layers', where "
+                "adapters are put: leave lora out to train all of its weights, or choose another architecture"
+            )
         weights = dict(inner.named_parameters())
         self.__dict__["base"] = {name: weights[name].detach().clone() for name in self.targets}
         generator = torch.Generator().manual_seed(seed)
