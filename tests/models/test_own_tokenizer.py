@@ -261,6 +261,12 @@ def test_a_model_that_was_never_trained_takes_any_tokenizer_that_fits(tmp_path: 
         load_model(tmp_path, tokenizer=bpe((*PLAIN, *(text.upper() for text in PLAIN)), 440))
 
 
+def test_a_model_without_gains_and_biases_is_taken_for_trained() -> None:
+    assert not never_trained(torch.nn.Linear(3, 3, bias=False))
+    assert not never_trained(torch.nn.Linear(3, 3))
+    assert never_trained(torch.nn.LayerNorm(3))
+
+
 def test_a_tokenizer_that_is_not_made_of_english_is_not_judged_by_english(foreign: Path) -> None:
     """As those of tiny models, of proteins or of chess: one letter, one token."""
     load_model(foreign, tokenizer=build_tiny_tokenizer())

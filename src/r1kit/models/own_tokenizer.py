@@ -134,8 +134,10 @@ def require_own_tokenizer(
 
 
 def never_trained(model: torch.nn.Module) -> bool:
-    """True while every gain and bias is what it is set to at the start; the first steps of training end that."""
-    return all(bool((p == p.flatten()[0]).all()) for p in model.parameters() if p.ndim == 1)
+    """True while every gain and bias is what it is set to at the start; the first steps of training end that. A model
+    that has none of them cannot be told from a trained one, and is taken for that."""
+    gains = [p for p in model.parameters() if p.ndim == 1]
+    return bool(gains) and all(bool((p == p[0]).all()) for p in gains)
 
 
 def doubtful_end(tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> str | None:
