@@ -177,12 +177,15 @@ def test_the_text_reaches_over_the_whole_vocabulary(vocabulary: int, length: int
 
 
 def test_what_transformers_would_draw_at_random_is_named(tmp_path: Path) -> None:
-    source = language_model(tmp_path / "source", family="olmo2")
+    source, name = language_model(tmp_path / "source", family="olmo2"), "model.layers.1.mlp.up_proj.weight"
+    damaged = shutil.copytree(source, tmp_path / "damaged")
     tensors = read_safetensors(source / "model.safetensors")
-    del tensors["model.layers.1.mlp.up_proj.weight"]
-    save_file(tensors, source / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(RunError, match=r"finds no model\.layers\.1\.mlp\.up_proj\.weight \(1 missing\)"):
-        export_checkpoint(source, tmp_path / "plain")
+    del tensors[name]
+    save_file(tensors, damaged / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(RunError, match=rf"finds no {name} \(1 missing\)"):
+        beside_transformers(source, damaged)
+    with pytest.raises(CheckpointError, match=f"no tensor '{name}'"):
+        export_checkpoint(damaged, tmp_path / "plain")
 
 
 def test_what_transformers_leaves_unread_is_said(tmp_path: Path) -> None:
@@ -198,7 +201,7 @@ def test_an_architecture_that_cannot_be_run_here_is_a_message(tmp_path: Path) ->
     source = saved(random_model("granite", logits_scaling=8.0), tmp_path / "granite")
     for file in (tmp_path / "tiny").glob("tokenizer*"):
         shutil.copy2(file, source)
-    with pytest.raises(RunError, match="choose another architecture"):
+    with pytest.raises(CheckpointError, match="choose another architecture"):
         export_checkpoint(source, tmp_path / "plain")
 
 

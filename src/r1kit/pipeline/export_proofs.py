@@ -20,12 +20,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.utils import logging
 
 from r1kit.models.attention import Segment, packed_attention, positions
-from r1kit.models.checkpoint import read_config, read_hf_state, to_hf_state
+from r1kit.models.checkpoint import Source, read_config, read_hf_state, to_hf_state
 from r1kit.models.decoder import Decoder
 from r1kit.models.heads import ValueModel, load_value_model
 from r1kit.models.loading import is_value_model, load_model, load_tokenizer
 from r1kit.models.lora import LoRAModel
-from r1kit.models.merging import Source
 from r1kit.models.own_tokenizer import require_own_tokenizer, require_rows
 from r1kit.pipeline.export_origin import Made, Origin, merge_of
 from r1kit.pipeline.files import RunError
@@ -194,7 +193,8 @@ def beside_transformers(source: Path, destination: Path) -> tuple[float, list[Fi
     """The copy as plain Transformers loads it, against the checkpoint as the trainer does, both in float32.
 
     Returns the largest difference in log-probs (nats) or values. RunError where a tensor differs or is not there, or
-    where the difference is not below TOLERANCE; CheckpointError where the tokenizer is not the model's own.
+    where the difference is not below TOLERANCE; CheckpointError where `source` cannot be loaded, or the tokenizer is
+    not the model's own.
     """
     with quiet():
         ours, tokenizer = _load(source, "float32"), load_tokenizer(destination)
@@ -245,12 +245,7 @@ def quiet() -> Iterator[None]:
 
 def _load(directory: Path, dtype: str) -> Any:
     """The model of a checkpoint as training loads it."""
-    with Source(directory):  # says which file is damaged, where Transformers does not
-        pass
-    try:
-        return (load_value_model if is_value_model(directory) else load_model)(directory, dtype=dtype)
-    except ValueError as error:  # an architecture that Transformers has and our attention cannot express
-        raise RunError(f"{directory}: {error}") from error
+    return (load_value_model if is_value_model(directory) else load_model)(directory, dtype=dtype)
 
 
 def dtype_of(directory: Path) -> str:
