@@ -200,9 +200,16 @@ def test_a_chat_prompt_needs_a_chat_template(external: Path) -> None:
     assert "no chat template" in found[f"prompts and tokenizer of {external}"]
 
 
-@pytest.mark.parametrize(("file", "part"), [("tokenizer.json", "cannot be read"), ("config.json", "not valid JSON")])
-def test_a_damaged_file_of_a_model_is_named(external: Path, file: str, part: str) -> None:
-    (external / file).write_text("{")
+@pytest.mark.parametrize(
+    ("file", "content", "part"),
+    [
+        ("tokenizer.json", "{", "cannot be read"),
+        ("config.json", "{", "not valid JSON"),
+        ("config.json", "[]", "holds no object"),
+    ],
+)
+def test_a_damaged_file_of_a_model_is_named(external: Path, file: str, content: str, part: str) -> None:
+    (external / file).write_text(content)
     assert part in failed(without_base(external))[f"prompts and tokenizer of {external}"]
 
 

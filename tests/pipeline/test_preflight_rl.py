@@ -12,16 +12,18 @@ from typing import Any
 import pytest
 import torch
 
+from r1kit.algorithms import implicit_prm
 from r1kit.config import ModelSettings, Recipe, parse_recipe, resolve
 from r1kit.config.presets import PRESETS
 from r1kit.config.rl import RLSettings
+from r1kit.models.checkpoint import INDEX
 from r1kit.models.loading import write_model
 from r1kit.models.tiny import make_tiny
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
 from r1kit.pipeline.plan import plan_stages
 from r1kit.pipeline.preflight import preflight
 from r1kit.pipeline.preflight_signs import sign_checks
-from r1kit.training import objective, update
+from r1kit.training import credit, critic, objective, update
 
 SMALL = """\
 name: small
@@ -76,34 +78,29 @@ def test_an_advantage_of_the_wrong_sign_is_found(monkeypatch: pytest.MonkeyPatch
     assert [ok for _, ok, _ in sign_checks("rl", rl())] == [False]
 
 
-@pytest.mark.parametrize("kind", ["dapo", "kimi", "l1_exact", "l1_max"])
-def test_length_penalties_pay_less_for_more(kind: str) -> None:
-    found = [row for row in sign_checks("rl", rl(reward={"kind": kind})) if "reward" not in row[0]]
-    assert [ok for _, ok, _ in found] == [True]
+def test_a_value_loss_of_the_wrong_sign_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = critic.value_loss
+    monkeypatch.setattr(critic, "value_loss", lambda *args, **named: (-(r := right(*args, **named))[0], r[1]))
+    for preset in ("ppo_simplerl", "ppo_orz", "vapo"):
+        found = {name: ok for name, ok, _ in sign_checks("rl", rl(algorithm={"preset": preset}))}
+        assert [name for name, ok in found.items() if not ok] == ["rl: sign of the value loss"]
 
 
-def test_a_length_penalty_of_the_wrong_sign_is_found() -> None:
-    found = failed(small("rl.reward={kind: dapo, weights: {overlong: -1.0}}"))
-    assert "a right response of 60 tokens earns 0, one of 240 earns 1" in found["rl: sign of overlong"]
+def test_advantages_of_a_critic_of_the_wrong_sign_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = credit.gae
+    monkeypatch.setattr(credit, "gae", lambda *args, **named: -right(*args, **named))
+    found = {name: ok for name, ok, _ in sign_checks("rl", rl(algorithm={"preset": "ppo_orz"}))}
+    assert found["rl: sign of the reward"] is False
 
 
-@pytest.mark.parametrize("unit", ["words", "tokens"])
-def test_a_penalty_on_repetition_pays_less_for_more(unit: str) -> None:
-    def found(weight: float) -> list[tuple[bool, str]]:
-        reward = {"parts": {"accuracy": 1.0, "repetition": {"weight": weight, "unit": unit}}}
-        return [(ok, text) for name, ok, text in sign_checks("rl", rl(reward=reward)) if "repetition" in name]
+def test_a_process_reward_of_the_wrong_sign_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found() -> dict[str, bool]:
+        return {name: ok for name, ok, _ in sign_checks("rl", rl(algorithm={"preset": "prime"}))}
 
-    assert found(1.0) == [(True, "a response that repeats nothing earns 0, one word 12 times earns -0.9")]
-    assert found(-1.0) == [(False, "a response that repeats nothing earns 0, one word 12 times earns 0.9")]
-    assert found(0.0) == []  # it is watched, and pulls nowhere
-
-
-def test_a_weight_that_turns_in_a_later_phase_is_looked_at() -> None:
-    phases = [{"until": {"step": 5}}, {"ramp": {"reward.weights.overlong": {"end": -1.0, "steps": 9}}}]
-    found = {
-        (name, ok) for name, ok, _ in sign_checks("rl", rl(reward={"kind": "dapo"}, schedule=phases)) if "over" in name
-    }
-    assert found == {("rl: sign of overlong", True), ("rl: sign of overlong", False)}
+    assert found() == {"rl: sign of the reward": True, "rl: sign of the process rewards": True}
+    right = implicit_prm.implicit_prm_loss
+    monkeypatch.setattr(implicit_prm, "implicit_prm_loss", lambda *args: -right(*args))
+    assert found() == {"rl: sign of the reward": True, "rl: sign of the process rewards": False}
 
 
 def test_a_penalty_of_a_later_phase_is_looked_at() -> None:
@@ -141,6 +138,36 @@ def test_the_memory_plan_is_that_of_the_dearest_phase() -> None:
 
     later = "rl.schedule=[{until: {step: 5}}, {set: {sampling.max_tokens: 600}}]"
     assert memory(later) == memory("rl.sampling.max_tokens=600") > memory()
+
+
+@pytest.mark.parametrize("phase", ["", "rl.schedule=[{until: {step: 5}}, {set: {pools.mix: {genrated: 1.0}}}]"])
+def test_a_mix_of_an_unknown_source_is_found_in_every_phase(phase: str) -> None:
+    """The stream would end with an error at its first draw, or at the hand-over to a later phase."""
+    found = failed(small(phase or "rl.pools.mix={genrated: 1.0}"))
+    place = "rl (phase 2): pools.mix" if phase else "rl: pools.mix"
+    assert found == {
+        place: "pools.mix names the source 'genrated' (did you mean \"generated\"?): "
+        "the training problems come from generated"
+    }
+
+
+def test_a_mix_of_sources_that_are_there_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of one whose problems are not among the few that a check draws of a large task."""
+    for name, count in (("many", 60), ("few", 3)):
+        rows = (f'{{"question": "{name} {i}?", "answer": "{i}"}}\n' for i in range(count))
+        (tmp_path / f"{name}.jsonl").write_text("".join(rows))
+    files = ", ".join(f"'{tmp_path / name}.jsonl'" for name in ("many", "few"))
+    task = f"task={{name: file, verifier: exact, data: [{files}], train_problems: 60}}"
+    monkeypatch.setattr("r1kit.pipeline.preflight.DRAWN", 1)
+
+    def mixed(*overrides: str) -> dict[str, tuple[bool, str]]:
+        recipe = small(task, "rl.problems_per_step=1", "rl.algorithm.minibatches=1", *overrides)
+        return {check.name: (check.ok, check.found) for check in preflight(recipe)}
+
+    ok, text = mixed("rl.pools.mix={many: 1, few: 1}")["rl: pools.mix"]
+    assert ok
+    assert sorted(text.removeprefix("the training problems come from ").split(", ")) == ["few", "many"]
+    assert "rl: pools.mix" not in mixed()
 
 
 # -- checkpoints
@@ -186,6 +213,18 @@ def test_untrained_tags_are_found(tmp_path: Path, change: Any, named: str) -> No
     assert found.startswith(f"{named} never trained")
 
 
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [("model.safetensors", "cannot be read"), (INDEX, "not valid JSON"), (INDEX, "has no 'weight_map'")],
+)
+def test_damaged_weights_are_found(tmp_path: Path, file: str, reason: str) -> None:
+    model = checkpoint(tmp_path / "m")
+    (model / file).write_text("{}" if "weight_map" in reason else "{")
+    ok, found = of_checkpoint(model)["weights"]
+    assert not ok
+    assert found.startswith(f"{model / file}: {reason}")
+
+
 def test_a_chat_template_that_ends_turns_otherwise_is_found(tmp_path: Path) -> None:
     tokenizer = build_tiny_tokenizer()
     fine = of_checkpoint(checkpoint(tmp_path / "fine", tokenizer=tokenizer), "task.template=chat")
@@ -194,6 +233,15 @@ def test_a_chat_template_that_ends_turns_otherwise_is_found(tmp_path: Path) -> N
     ok, found = of_checkpoint(checkpoint(tmp_path / "m", tokenizer=tokenizer), "task.template=chat")["stop token"]
     assert not ok
     assert "stop at <eos>, but the chat template ends a turn with <|user|>" in found
+
+
+def test_a_chat_template_that_takes_questions_only_is_told(tmp_path: Path) -> None:
+    tokenizer = build_tiny_tokenizer()
+    refusal = "{% if messages[-1]['role'] == 'assistant' %}{{ raise_exception('ask me something') }}{% endif %}"
+    tokenizer.chat_template = refusal + tokenizer.chat_template
+    ok, found = of_checkpoint(checkpoint(tmp_path / "m", tokenizer=tokenizer), "task.template=chat")["stop token"]
+    assert ok
+    assert found.endswith("is not known: the chat template refuses this conversation: ask me something")
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_said_twice(tmp_path: Path) -> None:

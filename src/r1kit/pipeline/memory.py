@@ -105,7 +105,7 @@ class Shape:
                 raw["intermediate_size"],
                 bool(raw.get("tie_word_embeddings", False)),
             )
-        except (json.JSONDecodeError, KeyError):
+        except (ValueError, KeyError, TypeError):
             return None  # a damaged file is named where the model's lengths are looked at
 
     @property
