@@ -144,7 +144,7 @@ class TransformersModel(nn.Module):
         with Source(directory):  # says which file is damaged, where Transformers does not
             pass
         try:
-            model, found = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=dtype,
                 trust_remote_code=False,
@@ -157,6 +157,7 @@ class TransformersModel(nn.Module):
                 f"{directory}: Transformers cannot load it ({type(error).__name__}: {error}); its files are damaged, "
                 "or it is no causal language model"
             ) from error
+        model, found = loaded
         _require_complete(model, found, directory, headless)
         model.to(torch.device(device))
         try:
