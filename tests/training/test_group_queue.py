@@ -82,7 +82,29 @@ def test_equal_rewards_are_filtered_only_with_dynamic_sampling() -> None:
     assert (found.counts["all_wrong"], found.counts["all_right"]) == (0.5, 0.0)
     everything = step(GroupQueue({}), [same, useful], settings(enabled=False))
     assert everything.chosen == [same, useful]
-    assert (everything.counts["useful_groups"], everything.counts["tokens_discarded"]) == (1.0, 0.0)
+    assert (everything.counts["useful_groups"], everything.counts["tokens_discarded"]) == (0.5, 0.0)
+
+
+@pytest.mark.parametrize("rewards", [(-1.0, -1.0, -1.0), (1.0, 1.0, 1.0)])
+def test_a_step_that_teaches_nothing_says_so_without_dynamic_sampling(rewards: Sequence[float]) -> None:
+    """All wrong at a price, and all right: trained as asked, useful to nobody."""
+    queue, groups = GroupQueue({}), [group(f"g{i}", rewards) for i in range(2)]
+    found = step(queue, groups, settings(enabled=False))
+    assert (found.chosen, found.counts["useful_groups"]) == (groups, 0.0)
+    assert queue.share == UsefulShare()  # what is drawn does not depend on it
+
+
+@pytest.mark.parametrize("algorithm", [{"baseline": "critic"}, {"preset": "reinforce_pp"}])
+def test_where_no_group_is_compared_the_rewards_of_the_step_have_to_differ(algorithm: dict[str, Any]) -> None:
+    """A group of equal rewards teaches beside another's; what all responses of a step earn does not."""
+    for samples in (1, 3):
+        s = rl_settings(
+            problems_per_step=2, samples_per_problem=samples, algorithm=algorithm, dynamic_sampling={"enabled": False}
+        )
+        right, wrong = group("right", [1.0] * samples), group("wrong", [0.0] * samples)
+        assert step(GroupQueue({}), [right, wrong], s).counts["useful_groups"] == 1.0
+        alike = step(GroupQueue({}), [wrong, group("no", [0.0] * samples)], s)
+        assert (alike.counts["useful_groups"], alike.counts["groups_trained"]) == (0.0, 2)
 
 
 def test_parts_that_are_normalised_apart_teach_though_their_sums_are_equal() -> None:

@@ -28,15 +28,21 @@ class Selection:
 
 
 class GroupQueue:
-    """Useful groups that wait for a step, and the running share of sampled groups that are useful."""
+    """Groups that wait for a step, and the running share of sampled groups that are useful.
+
+    A group is useful where a token of it can be trained and its rewards differ: of those that its advantages compare.
+    Under a group baseline, and wherever dynamic sampling drops groups, these are its own; else (a critic, REINFORCE++)
+    those of the whole step, because what all responses earn teaches nothing. Dynamic sampling trains the useful ones
+    only; without it all that can be trained are.
+    """
 
     def __init__(self, state: Mapping[str, Any]) -> None:
         self.share = UsefulShare(**state.get("share", {}))
         self.carried = unpack_groups(base64.b64decode(state["carried"])) if state.get("carried") else []
         self._stale: list[SampledGroup] = []
         self._fresh: list[SampledGroup] = []
-        self._useful: list[SampledGroup] = []
-        self._judged = 0
+        self._ready: list[SampledGroup] = []
+        self._useful = self._judged = 0
         self._taken_over = 0
 
     def state(self) -> dict[str, Any]:
@@ -51,13 +57,14 @@ class GroupQueue:
         oldest = version - (settings.dynamic_sampling.max_age or version + 1)
         self._stale = [c for c in self.carried if 0 <= policy_version(c.group) < oldest]
         self.carried = _without(self.carried, self._stale)
-        self._fresh, self._useful, self._judged, self._taken_over = [], [], 0, len(self.carried)
+        self._fresh, self._ready, self._taken_over = [], [], len(self.carried)
+        self._useful = self._judged = 0
 
     def problems(self, settings: Any) -> int:
         """How many problems to ask next; 0 where the step has what it needs, or all that it may sample."""
         wanted, dynamic = settings.problems_per_step, settings.dynamic_sampling
         factor = dynamic.max_factor if dynamic.enabled else 1.0
-        needed = wanted - len(self.carried) - len(self._useful)
+        needed = wanted - len(self.carried) - len(self._ready)
         count = problems_to_sample(needed, self.share, max_factor=factor)
         if not self._fresh:
             return count
@@ -69,13 +76,13 @@ class GroupQueue:
         judged = [f for f in fresh if not f.group.failed]
         # What a group filter would train of them is what has to teach something.
         kept = filter_groups([f.group for f in judged], settings.algorithm)
-        useful = [f for f, group in zip(judged, kept, strict=True) if trainable(group, dynamic)]
+        able = [trainable(group, dynamic) for group in kept]
+        useful = [fit and varied for fit, varied in zip(able, _differ(kept, settings), strict=True)]
         if judged and dynamic.enabled:
-            differ = _differ(kept, apart=settings.algorithm.per_reward)
-            useful = _without(useful, [f for f, varied in zip(judged, differ, strict=True) if not varied])
-            self.share = self.share.observe(len(useful), len(judged))
+            self.share = self.share.observe(sum(useful), len(judged))
         self._fresh += fresh
-        self._useful += useful
+        self._ready += [f for f, ready in zip(judged, useful if dynamic.enabled else able, strict=True) if ready]
+        self._useful += sum(useful)
         self._judged += len(judged)
 
     def take(self, settings: Any, *, last: bool) -> Selection:
@@ -84,20 +91,20 @@ class GroupQueue:
         `last`: no step follows that could train what waits.
         """
         dynamic, wanted = settings.dynamic_sampling, settings.problems_per_step
-        chosen, surplus = take_groups(self.carried, self._useful, wanted)
+        chosen, surplus = take_groups(self.carried, self._ready, wanted)
         waits = dynamic.when_short == "wait" and len(chosen) < wanted and not last
         if waits:
             chosen, surplus = [], chosen
         carry = dynamic.carry and not last
         self.carried = surplus if carry else []
-        lost = _without(self._fresh, self._useful) + self._stale
+        lost = _without(self._fresh, self._ready) + self._stale
         lost += [] if carry else surplus
         right = [_right(f.group) for f in self._fresh if not f.group.failed]
         counts: dict[str, float] = {
             "groups_sampled": len(self._fresh),
             "groups_trained": len(chosen),
             "groups_failed": len(self._fresh) - self._judged,
-            "useful_groups": len(self._useful) / max(1, self._judged),
+            "useful_groups": self._useful / max(1, self._judged),
             "carried_in": self._taken_over,
             "carried": len(self.carried),
             "tokens_discarded": float(sum(r.response_length for f in lost for r in f.group)),
@@ -112,10 +119,16 @@ class GroupQueue:
         return Selection(chosen, counts)
 
 
-def _differ(groups: Sequence[Group], *, apart: bool) -> list[bool]:
-    """Whether the rewards of each group differ; `apart` (GDPO): any part of them, though the sums may be equal."""
+def _differ(groups: Sequence[Group], settings: Any) -> list[bool]:
+    """Whether the rewards that each group is compared with differ; under GDPO any part of them, though the sums may be
+    equal."""
+    if not groups:
+        return []
+    if not (settings.algorithm.compares_group or settings.dynamic_sampling.enabled):
+        rewards = np.concatenate([group.rewards for group in groups])
+        return useful_groups(torch.from_numpy(rewards)[None]).tolist() * len(groups)
     rewards_KPG = [np.stack([group.rewards for group in groups])]
-    if apart:
+    if settings.algorithm.per_reward:
         names = sorted({name for group in groups for r in group for name in r.rewards})
         rewards_KPG += [np.array([[r.rewards.get(name, 0.0) for r in g] for g in groups]) for name in names]
     return torch.stack([useful_groups(torch.from_numpy(r_PG)) for r_PG in rewards_KPG]).any(dim=0).tolist()
