@@ -2,8 +2,9 @@
 
 A correct answer must be able to score full marks under the recipe's template and format rule, every gold must
 verify, training and held-out problems must share no family, the batch numbers must fit, and so must the memory; the
-tags of a checkpoint must be trained, its responses must be able to end, and one step of the objective must move the
-policy the way the reward and each penalty mean it to (in every phase of a schedule).
+tags of a checkpoint must be trained, its responses must be able to end, one step of the objective must move the
+policy the way the reward and each penalty mean it to, and no part of a reward may pay its contrary (in every phase of
+a schedule).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from r1kit.config.data_path import expand
-from r1kit.config.errors import UserError
+from r1kit.config.errors import ConfigError, UserError
 from r1kit.config.graph import edge_output, edge_part, stage_paths
 from r1kit.config.schedules import phases_of
 from r1kit.config.schema import EvaluateSettings, PretrainSettings, Recipe, RLSettings, StageSettings
@@ -26,6 +27,7 @@ from r1kit.pipeline.lineage import gpu_memory_bytes, memory_bytes
 from r1kit.pipeline.plan import memory_table, plan_stages
 from r1kit.pipeline.preflight_data import data_checks
 from r1kit.pipeline.preflight_model import model_checks
+from r1kit.pipeline.preflight_parts import part_checks
 from r1kit.pipeline.preflight_reward import full_marks, right_response
 from r1kit.pipeline.preflight_signs import sign_checks
 from r1kit.pipeline.progress import gib
@@ -179,7 +181,8 @@ def _task(recipe: Recipe) -> Iterator[Check]:
             yield Check(f"{name}: reward", True, stage.reward.described().removeprefix("reward: "))
             for phase, settings in _phases_of(name, stage):
                 yield Check(*full_marks(phase, settings, task, witnessed(train)))
-            yield from (Check(*found) for found in sign_checks(name, stage))
+            yield from (Check(*found) for found in (*sign_checks(name, stage), *part_checks(name, stage)))
+            yield from _mixes(recipe, name, stage, train)
     yield from _lengths(recipe, train, test)
     yield from _checkpoints(recipe, witnessed(train) or train[:1])
 
@@ -235,6 +238,27 @@ def _enough_problems(recipe: Recipe, problems: int) -> Iterator[Check]:
                 f"problems_per_step is {stage.problems_per_step}, but the task has {problems} training problems: "
                 "lower it or widen the task",
             )
+
+
+def _mixes(recipe: Recipe, name: str, stage: RLSettings, train: Sequence[Problem]) -> Iterator[Check]:
+    """A wished mix is of sources that the training problems have; a phase that names another would end the run."""
+    from r1kit.tasks import make_task
+    from r1kit.training.pools import check_mix
+
+    sources = dict.fromkeys(problem.source for problem in train[: stage.problems])
+    for phase, settings in _phases_of(name, stage):
+        mix = settings.pools.mix
+        if not mix:
+            continue
+        if not mix.keys() <= sources.keys():  # `train` may be a sample
+            whole = make_task(recipe.task).problems("train")
+            sources = dict.fromkeys(problem.source for problem in whole[: stage.problems])
+        try:
+            check_mix(mix, sources)
+        except ConfigError as error:
+            yield Check(f"{phase}: pools.mix", False, str(error))
+        else:
+            yield Check(f"{phase}: pools.mix", True, f"the training problems come from {', '.join(sources)}")
 
 
 def _golds(task: Task, problems: Sequence[Problem]) -> Check:

@@ -1,4 +1,5 @@
-"""Sign tests of `r1kit check`: one step of a stage's own objective on a toy policy moves everything the right way.
+"""Sign tests of `r1kit check`: one step of a stage's own objective on a toy policy moves everything the right way, and
+one of its critic and of its process reward model too.
 
 A penalty of the wrong sign trains for days towards what it was to prevent (one published run maximised its KL). The
 toy has a few hundred weights and the stage's algorithm; what is tested is the code and the settings, not the model.
@@ -12,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from r1kit.config.parts import OptimizerSettings
-from r1kit.config.reward_parts import PartSettings
 from r1kit.config.rl import RLSettings
 from r1kit.config.schedules import phases_of
 
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
 VOCABULARY, TOKENS, SAMPLES = 8, 6, 64
 Finding = tuple[str, bool, str]
-# Parts of a reward that pay a right response less where it is longer; of the last two, beyond their target.
-LENGTHS = ("overlong", "length", "kimi_length", "lcpo_exact", "lcpo_max")
 
 
 def sign_checks(name: str, stage: RLSettings) -> Iterator[Finding]:
-    """(what was looked at, whether it holds, what was found) for the reward and every penalty of a stage."""
+    """(what was looked at, whether it holds, what was found) for the reward and every penalty of a stage, its critic
+    and its process rewards."""
     yield _reward(name, stage)
     with_kl = [settings for _, settings in phases_of(stage) if settings.algorithm.kl_coef]
     if with_kl:
         yield _kl(name, with_kl[0])
     if stage.algorithm.entropy.coef or stage.algorithm.entropy.target:
         yield _entropy(name, stage)
-    yield from _lengths(name, stage)
-    yield from _repetition(name, stage)
+    if stage.algorithm.critic is not None:
+        yield _critic(name, stage)
+    if stage.algorithm.process is not None:
+        yield _process(name, stage.algorithm.process.beta)
 
 
 def _reward(name: str, stage: RLSettings) -> Finding:
@@ -77,56 +78,34 @@ def _entropy(name: str, stage: RLSettings) -> Finding:
     )
 
 
-def _paid(stage: RLSettings) -> Iterator[tuple[str, PartSettings, RLSettings]]:
-    """(name, part, settings of the stage) of every part that is paid in some phase; once more where its sign turns."""
-    seen: set[tuple[str, bool]] = set()
-    for _, settings in phases_of(stage):
-        for name, part in settings.reward.resolved().items():
-            if part.weight and (name, part.weight > 0) not in seen:
-                seen.add((name, part.weight > 0))
-                yield name, part, settings
+def _critic(name: str, stage: RLSettings) -> Finding:
+    """Where every token returns 1, values of 0 have to rise."""
+    value = _Toy(stage, kl_coef=0.0).value_after_step()
+    return (
+        f"{name}: sign of the value loss",
+        value > 0,
+        f"in one step values of 0 went to {value:.4f}, where all returns are 1",
+    )
 
 
-def _earned(stage: RLSettings, name: str, part: PartSettings, lengths: Sequence[int], text: str = "") -> list[float]:
-    """What one part pays right responses of so many tokens in one group; `text`: of the last, all one word or none."""
-    from r1kit.records import Problem
-    from r1kit.rewards import Reward
+def _process(name: str, beta: float) -> Finding:
+    """One gradient step on the token log-probs of two responses, a right and a wrong one, of four tokens each."""
+    import torch
 
-    rollouts = [_right_response(length) for length in lengths]
-    if text:
-        rollouts[-1] = replace(rollouts[-1], token_ids=0 * rollouts[-1].token_ids, text=f"{text} " * lengths[-1])
-    problem = Problem("toy", _prompt(), "toy", {}, metadata={"target_tokens": lengths[0]})
-    first, _ = part.window(stage.steps)
-    rows = Reward({name: part}, steps=stage.steps)(problem, rollouts, max_tokens=stage.sampling.max_tokens, step=first)
-    return [sum(row.values()) for row in rows]
+    from r1kit.algorithms.implicit_prm import implicit_prm_loss, token_rewards
 
-
-def _lengths(name: str, stage: RLSettings) -> Iterator[Finding]:
-    """Of two equally right responses the one at the cap may never earn more by a part about length."""
-    for part, settings, phase in _paid(stage):
-        cap = phase.sampling.max_tokens
-        length = getattr(settings, "target", None) or max(1, cap // 4)
-        if settings.part not in LENGTHS or length >= cap:
-            continue
-        short, long = _earned(phase, part, settings, (length, cap))
-        yield (
-            f"{name}: sign of {part}",
-            long < short,
-            f"a right response of {length} tokens earns {short:g}, one of {cap} earns {long:g}",
-        )
-
-
-def _repetition(name: str, stage: RLSettings) -> Iterator[Finding]:
-    """Of two responses the one that says one thing again and again may never earn more by a part about repetition."""
-    for part, settings, phase in _paid(stage):
-        if settings.part == "repetition":
-            length = 4 * getattr(settings, "ngram", 1)
-            varied, same = _earned(phase, part, settings, (length, length), text="again")
-            yield (
-                f"{name}: sign of {part}",
-                same < varied,
-                f"a response that repeats nothing earns {varied:g}, one word {length} times earns {same:g}",
-            )
+    start_T, owners_T, labels = torch.zeros(8), torch.arange(8) // 4, torch.tensor([1.0, 0.0])
+    logprobs_T = start_T.clone().requires_grad_()
+    loss = implicit_prm_loss(token_rewards(logprobs_T, start_T, beta), owners_T, labels, 2.0)
+    (gradient_T,) = torch.autograd.grad(loss, logprobs_T)
+    right, wrong = token_rewards(start_T - gradient_T, start_T, beta).split(4)
+    score, other = right.sum().item(), wrong.sum().item()
+    return (
+        f"{name}: sign of the process rewards",
+        score > 0 > other,
+        f"in one step of their model the score of a right response went from 0 to {score:.2g}, of a wrong one to "
+        f"{other:.2g}",
+    )
 
 
 def _prompt() -> tuple[Any, ...]:
@@ -135,27 +114,16 @@ def _prompt() -> tuple[Any, ...]:
     return (Message("text", "toy"),)
 
 
-def _right_response(length: int) -> Any:
-    import numpy as np
-
-    from r1kit.records import Rollout, Verdict
-
-    sampled = np.arange(length + 1) > 0
-    right = Verdict.scored(1, "correct")
-    rollout = Rollout(
-        "toy", 0, 1, np.arange(length + 1), sampled, np.zeros(length + 1), np.where(sampled, 0, -1), sampled, "stopped"
-    )
-    return rollout.scored({"accuracy": right, "format": right}, {})
-
-
 class _Toy:
-    """A tiny policy with its own samples, a reference apart from it, and the stage's algorithm without its critic.
+    """A tiny policy with its own samples, a reference apart from it, and the stage's algorithm; a critic is one more
+    head on the policy.
 
-    A critic and process rewards change how much credit a token gets, not which way a penalty pulls.
+    Process rewards change how much credit a token gets, not which way a penalty pulls.
     """
 
     def __init__(self, stage: RLSettings, *, kl_coef: float, entropy: float = 0.0) -> None:
         from r1kit.models.decoder import Decoder, DecoderConfig, initialise
+        from r1kit.training.critic import Critic
         from r1kit.training.parallel import World
         from r1kit.training.roles import EntropyControl, Roles
         from r1kit.training.session import Session
@@ -165,17 +133,20 @@ class _Toy:
         for seed, model in enumerate((self.model, self.reference)):
             initialise(model, seed, std=0.5)
         self.reference.requires_grad_(False)
-        algorithm = _without_models(stage.algorithm, kl_coef)
+        algorithm = _of_toy(stage.algorithm, kl_coef)
         optimizer: Any = OptimizerSettings(name="adamw", lr=3e-3)
         changes = {"algorithm": algorithm, "token_budget": 4096, "optimizer": optimizer, "grad_clip": 1.0}
         self.settings = stage.model_copy(update=changes)
-        nowhere = Path("no-such-directory")
+        nowhere, world = Path("no-such-directory"), World.single()
         no_tokenizer: Any = None
         self.session = Session(
-            nowhere, World.single(), optimizer, lambda: self.model, no_tokenizer, dtype="float32", keep_checkpoints=1
-        )  # fmt: skip
+            nowhere, world, optimizer, lambda: self.model, no_tokenizer, dtype="float32", keep_checkpoints=1
+        )
+        values = algorithm.critic
         self.roles: Roles = Roles(
-            reference=self.reference if kl_coef else None, entropy=EntropyControl(entropy, entropy)
+            reference=self.reference if kl_coef else None,
+            critic=None if values is None else Critic(values, optimizer, self.model, nowhere, world, "float32"),
+            entropy=EntropyControl(entropy, entropy),
         )
         self.rollouts = self._sample()
 
@@ -202,6 +173,20 @@ class _Toy:
         groups = [_group(judged[i : i + 2]) for i in range(0, len(judged), 2)]
         update(self.session, groups, self.settings, 1.0, self.roles)
 
+    def value_after_step(self) -> float:
+        """The mean value of all tokens after one step of the critic alone on returns of 1; it is 0 before."""
+        import numpy as np
+
+        from r1kit.training.examples import Example
+
+        critic, budget = self.roles.critic, self.settings.token_budget
+        assert critic is not None
+        ones = np.ones(TOKENS, np.float32)
+        examples = [Example.of(rollout.scored({}, {"toy": 1.0})) for rollout in self.rollouts]
+        examples = [replace(e, old_values=e.along(0 * ones), returns=e.along(ones)) for e in examples]
+        critic.update(self.session.network, examples, budget, 1.0, 1.0)
+        return float(critic.score(self.session.network, examples, budget).mean())
+
     def even_share(self) -> float:
         """The policy's chance of an even first token."""
         return float(self._distributions(self.model)[0][0].exp()[::2].sum())
@@ -227,10 +212,13 @@ class _Toy:
             return list((hidden @ model.head_weight.t()).log_softmax(-1).split(TOKENS))
 
 
-def _without_models(algorithm: Any, kl_coef: float) -> Any:
+def _of_toy(algorithm: Any, kl_coef: float) -> Any:
     changes: dict[str, Any] = {"kl_coef": kl_coef, "process": None, "group_filter": None, "minibatches": 1}
-    if algorithm.baseline == "critic":
-        changes |= {"baseline": "none", "critic": None}
+    if algorithm.critic is not None:
+        head = {"trunk": "shared", "lr_factor": 1.0, "pretrain_steps": 0, "minibatches": 1}
+        # While all values are 0, a reward at the end reaches the first token with lambda 1 only.
+        whole = {"gamma": 1.0, "gae_lambda": 1.0, "gae_alpha": None}
+        changes |= {"critic": algorithm.critic.model_copy(update=head), **whole}
     return algorithm.model_copy(update=changes)
 
 

@@ -8,7 +8,7 @@ is, and with nothing preferred the stream is the plain one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from r1kit.algorithms.pass_rates import PassRate, preference
@@ -20,6 +20,16 @@ from r1kit.training.sampling import derived_seed, problem_at
 
 # A step passes over at most so many problems for each one it asks; after that it takes what comes.
 PATIENCE = 64
+
+
+def check_mix(mix: Iterable[str], sources: Collection[str]) -> None:
+    """ConfigError where a wished mix names a source that no training problem is from."""
+    for name in mix:
+        if name not in sources:
+            raise ConfigError(
+                f"pools.mix names the source {name!r}{nearest(name, sources)}: "
+                f"the training problems come from {', '.join(sources)}"
+            )
 
 
 class ProblemPool:
@@ -94,12 +104,7 @@ class ProblemPool:
             return {}
         if self._sources is None:
             self._sources = Counter(problem.source for problem in self.problems)
-        for name in mix:
-            if name not in self._sources:
-                raise ConfigError(
-                    f"pools.mix names the source {name!r}{nearest(name, self._sources)}: "
-                    f"the training problems come from {', '.join(self._sources)}"
-                )
+        check_mix(mix, self._sources)
         wished = {name: share / self._sources[name] for name, share in mix.items() if share > 0}
         most = max(wished.values())
         return {name: value / most for name, value in wished.items()}
