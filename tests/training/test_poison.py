@@ -19,6 +19,7 @@ import torch
 
 from r1kit.engines.protocol import Request, Sample
 from r1kit.models.tiny_tokenizer import build_tiny_tokenizer
+from r1kit.pipeline.run_directory import read_rollouts, write_rollouts
 from r1kit.records import Problem, Verdict
 from r1kit.training import rl, sampling
 from r1kit.training.parallel import World
@@ -209,6 +210,27 @@ def test_a_prompt_without_room_for_a_response_is_passed_over(
     run.advance()
     assert recorder.rows[0]["groups_sampled"] == 3
     assert run.sampler.troubles == {"prompt": 1}
+
+
+def test_broken_unicode_in_a_response_is_trained_and_stored(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its text is judged, written with the rollouts, and kept in a checkpoint with a carried group."""
+    run, recorder = stage(base, tmp_path, sound, monkeypatch, problems_per_step=2, rollouts_every=1)
+    file, whole = tmp_path / "step-000001.jsonl.zst", sampling.response_texts
+    monkeypatch.setattr(sampling, "response_texts", lambda *args: ["\ud83d\x00 \udfff", *whole(*args)[1:]])
+    monkeypatch.setattr(recorder, "rollouts", lambda stage, step, groups: write_rollouts(file, groups))
+    run.advance()
+    run.queue.carried = run.sampler.sample(run.pool.draw(1, run.settings.pools), 2, 2)
+    run.save()
+    (row,) = [row for row in recorder.rows if row["kind"] == "train"]
+    assert (row["groups_failed"], row["groups_trained"]) == (0, 2)
+    assert torch.isfinite(run.session.flat.master).all()
+    first, _ = read_rollouts(file)
+    assert first.rollouts[0].text == "?\x00 ?"
+    again, _ = stage(base, tmp_path, sound, monkeypatch, problems_per_step=2)
+    assert again.queue.carried == run.queue.carried
+    assert again.queue.carried[0].group.rollouts[0].text == "?\x00 ?"
 
 
 def test_broken_unicode_can_be_written(tmp_path: Path) -> None:
