@@ -1,8 +1,9 @@
 """Stages with everything on that a checkpoint has to bring back, run in a forked child that kills itself at a moment.
 
-`python -m tests.training.sigkill BASE DIRECTORY=MOMENT,MOMENT...`: a MOMENT is phase:count, the count-th call inside
-that phase of the attempt, or phase@rank:count, that of one of its processes; after the last one the stage runs to its
-end. One import serves all attempts and directories.
+`python -m tests.training.sigkill BASE NATIVE DIRECTORY=MOMENT,MOMENT...`: NATIVE is off, or the type of products of the
+compiled passes that sample and train; a MOMENT is phase:count, the count-th call inside that phase of the attempt, or
+phase@rank:count, that of one of its processes; after the last one the stage runs to its end. One import serves all
+attempts and directories.
 The stage here is `rl`; sigkill_stages.py has the others.
 """
 
@@ -84,15 +85,16 @@ def reward(problem: Any, rollouts: Any, *, max_tokens: int, step: int) -> list[d
     return [{"accuracy": 0.0} for _ in values] if step == SICK else values
 
 
-def train(base: Path, directory: Path) -> None:
+def train(base: Path, native: str, directory: Path) -> None:
     """Run the stage to its end, going on where an alarm paused it."""
+    settings = stage_settings(**SETTINGS, native=native, engine={"slots": 8, "native": native})
     directory.mkdir(parents=True, exist_ok=True)
     recorder = FileRecorder(directory / "metrics.jsonl")
     with patch.object(rl, "make_reward", lambda settings, **_: reward):
         while True:
             try:
                 rl.train_rl(
-                    stage_settings(**SETTINGS), stage="rl", model_path=base, task=TASK, seed=5, world=World.single(),
+                    settings, stage="rl", model_path=base, task=TASK, seed=5, world=World.single(),
                     recorder=recorder, directory=directory / "checkpoints", dtype="float32",
                 )  # fmt: skip
                 return
@@ -165,10 +167,10 @@ def launched(module: str, *arguments: str) -> list[int]:
 
 def main() -> None:
     torch.set_num_threads(1)
-    base = Path(sys.argv[1])
-    for text in sys.argv[2:]:
+    base, native = Path(sys.argv[1]), sys.argv[2]
+    for text in sys.argv[3:]:
         directory, _, moments = text.partition("=")
-        run = partial(train, base, Path(directory))
+        run = partial(train, base, native, Path(directory))
         print(sum(attempt(run, TARGETS, moment) for moment in moments.split(",") if moment))
         attempt(run, TARGETS, None)
 

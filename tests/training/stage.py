@@ -43,10 +43,10 @@ def stage_settings(**changes: Any) -> RLSettings:
     return rl_settings(**{**values, **changes})
 
 
-def write_base(directory: Path, seed: int = 0) -> Path:
+def write_base(directory: Path, seed: int = 0, **shape: int) -> Path:
     """A checkpoint of an untrained policy."""
     tokenizer = build_tiny_tokenizer()
-    write_model(tiny_model(seed, vocab_size=len(tokenizer)), tokenizer, directory)
+    write_model(tiny_model(seed, vocab_size=len(tokenizer), **shape), tokenizer, directory)
     return directory
 
 
