@@ -4,8 +4,8 @@ Why this matters: a hidden size of 896, fourteen heads over two of keys, 151,936
 scaled frequencies: what holds at a width of 56 may fail where arrays are cut into chunks, matrices pass what one index
 holds or a file is written in parts. Weights are random, trained for three steps, and read again by plain Transformers.
 
-Not exercised here: published weights (tests/recipes); text and its tokens (tests/models); equality with TRL, which the
-miniatures show (test_sft_parity.py).
+Not exercised here: published weights; text and its tokens (tests/models); equality with TRL, which the miniatures show
+(test_sft_parity.py).
 """
 
 from __future__ import annotations
