@@ -1,12 +1,14 @@
 """Why this matters: a run that was killed and resumed must be the run that was left alone, bit for bit.
 
-The real stages at toy size, in processes of their own. Not exercised: that anything is learned (test_learning).
+The real stages at toy size, in processes of their own, compiled and in PyTorch. Not exercised: that anything is learned
+(test_learning).
 """
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +26,7 @@ name: toy
 task: {{name: countdown, high: 6}}
 processes: {processes}
 dtype: {dtype}
+native: {native}
 stages:
   base:
     kind: pretrain
@@ -63,6 +66,7 @@ stages:
   final: {{kind: evaluate, model: "${{rl}}", problems: 8, samples: 2, max_tokens: 24}}
 """
 ROWS = 30 + 2 + 6 + 4
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
 
 
 def start(recipe: Path, out: Path) -> subprocess.Popen[str]:
@@ -114,9 +118,9 @@ def everything(out: Path) -> dict[str, Any]:
     }
 
 
-def compare(tmp_path: Path, processes: int, moments: list[int], dtype: str = "float32") -> None:
+def compare(tmp_path: Path, processes: int, moments: list[int], dtype: str = "float32", native: str = "off") -> None:
     recipe = tmp_path / "toy.yaml"
-    recipe.write_text(RECIPE.format(processes=processes, dtype=dtype))
+    recipe.write_text(RECIPE.format(processes=processes, dtype=dtype, native=native))
     finish(recipe, tmp_path / "alone")
     for rows in moments:
         kill_after(recipe, tmp_path / "killed", rows)
@@ -127,9 +131,11 @@ def compare(tmp_path: Path, processes: int, moments: list[int], dtype: str = "fl
         assert killed[part] == alone[part], part
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_killed_in_pretraining_and_in_rl(tmp_path: Path, dtype: str) -> None:
-    compare(tmp_path, 1, [18, 34], dtype)
+@pytest.mark.parametrize(
+    ("dtype", "native"), [pytest.param("float32", "on", marks=needs_compiler), ("bfloat16", "off")]
+)
+def test_killed_in_pretraining_and_in_rl(tmp_path: Path, dtype: str, native: str) -> None:
+    compare(tmp_path, 1, [18, 34], dtype, native)
 
 
 @pytest.mark.slow

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +17,8 @@ from torch import Tensor
 from r1kit.config.rl import RLSettings
 from r1kit.models.loading import load_model, load_tokenizer
 from r1kit.training import packing
+from r1kit.training.credit import filter_groups
+from r1kit.training.packing import balanced_shards, plan
 from r1kit.training.parallel import World
 from r1kit.training.roles import Roles
 from r1kit.training.session import Session
@@ -41,7 +44,7 @@ VARIATIONS: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Cut:
-    """One way to cut up the same step. `parts`: about so many micro-batches for each rank."""
+    """One way to cut up the same step. `parts`: micro-batches of each rank."""
 
     ranks: int = 1
     parts: int = 1
@@ -84,17 +87,30 @@ def preset_gradients(world: World, name: str, base: Path, cut: Cut, native: str 
     groups = random_groups(6)
     if cut.reverse:
         groups = [replace(g, rollouts=g.rollouts[::-1]) for g in groups[::-1]]
-    tokens = sum(len(r.token_ids) - 1 for g in groups for r in g)
-    longest = max(len(r.token_ids) for g in groups for r in g)
-    budget = max(longest + 20, int(1.1 * tokens / cut.ranks / cut.parts) if cut.parts > 1 else 4 * tokens)
+    kept = filter_groups(groups, preset_settings(name).algorithm)
+    budget = budget_of([len(r.token_ids) - 1 for g in kept for r in g], cut)
     session, roles, settings = opened(name, base, world, token_budget=budget, native=native)
-    with patch.object(packing, "SEGMENT_COST_TOKENS", cut.segment_cost):
-        metrics = update(session, groups, settings, 1.0, roles, step=100)
+    metrics = update(session, groups, settings, 1.0, roles, step=100)
     found = {"policy": session.flat.grad}
     found |= {role: getattr(roles, role).flat.grad for role in ("critic", "process") if getattr(roles, role)}
     steady = {key: value for key, value in metrics.items() if key != "padding"}
     arrays = {key: gradient.cpu().numpy() for key, gradient in found.items()}
     return {**arrays, "metrics": np.array([steady[key] for key in sorted(steady)])}
+
+
+def budget_of(lengths: Sequence[int], cut: Cut) -> int:
+    """The smallest token budget with which each rank has just as many micro-batches as the cut says."""
+    shards = [[lengths[i] for i in shard] for shard in balanced_shards(lengths, cut.ranks)]
+    for budget in range(max(lengths), len(lengths) * max(lengths) + 1):
+        if all(len(plan(shard, budget)) == cut.parts for shard in shards):
+            return budget
+    raise ValueError(f"no budget makes {cut.parts} micro-batches of the sequences of each of {cut.ranks} ranks")
+
+
+def gradients_on_ranks(name: str, base: Path, cut: Cut) -> list[dict[str, np.ndarray]]:
+    """`preset_gradients` on each rank of a cut. What a segment costs is set around them all: threads share it."""
+    with patch.object(packing, "SEGMENT_COST_TOKENS", cut.segment_cost):
+        return on_ranks(partial(preset_gradients, name=name, base=base, cut=cut), cut.ranks)
 
 
 class ThreadWorld(World):

@@ -99,7 +99,7 @@ def presets(world: World) -> Arrays:
         return {
             f"{name}/{key}": value
             for name in REAL_RANK_PRESETS
-            for key, value in preset_gradients(world, name, base, Cut(parts=2)).items()
+            for key, value in preset_gradients(world, name, base, Cut(world.size, parts=2)).items()
         }
 
 

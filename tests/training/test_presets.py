@@ -9,7 +9,6 @@ Not exercised here: that a preset is what its paper says (tests/algorithms, test
 from __future__ import annotations
 
 import shutil
-from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,7 +18,7 @@ import pytest
 from r1kit.config.presets import PRESETS
 from r1kit.training.parallel import World
 
-from .preset_updates import VARIATIONS, Cut, on_ranks, preset_gradients
+from .preset_updates import VARIATIONS, Cut, gradients_on_ranks, preset_gradients
 from .rank_jobs import REAL_RANK_PRESETS
 from .ranks import Results
 from .stage import write_base
@@ -50,7 +49,7 @@ def check(name: str, base: Path, cuts: list[Cut]) -> None:
     whole = preset_gradients(World.single(), name, base, Cut())
     assert all(np.linalg.norm(v) > 0 for v in whole.values())
     for cut in cuts:
-        for rank, got in enumerate(on_ranks(partial(preset_gradients, name=name, base=base, cut=cut), cut.ranks)):
+        for rank, got in enumerate(gradients_on_ranks(name, base, cut)):
             assert_same(got, whole, f"{name}, {cut}, rank {rank}")
 
 
