@@ -271,3 +271,20 @@ def test_adapters_of_another_architecture_load_in_peft(tmp_path: Path) -> None:
     gap, finding = beside_peft(adapted, Origin("model", base), tmp_path / "adapters")
     assert gap < TOLERANCE
     assert finding.found.startswith("it loads 14 adapted matrices")
+
+
+def test_rounding_of_a_model_that_is_sure_of_itself_is_no_difference(tmp_path: Path) -> None:
+    tokenizer = build_tiny_tokenizer()
+    model = make_tiny(SHAPE, tokenizer, seed=0)
+    with torch.no_grad():
+        model.final_norm.mul_(1000.0)  # log-probs of hundreds of nats
+    write_model(model, tokenizer, tmp_path / "sure")
+    gap, _ = beside_transformers(tmp_path / "sure", tmp_path / "sure")
+    assert TOLERANCE < gap < 0.01
+    shutil.copytree(tmp_path / "sure", tmp_path / "other")
+    config = read_config(tmp_path / "other")
+    (tmp_path / "other" / "config.json").write_text(
+        json.dumps({**config, "rope_theta": 500.0, "rope_parameters": None})
+    )
+    with pytest.raises(RunError, match="Transformers and r1kit differ by"):
+        beside_transformers(tmp_path / "sure", tmp_path / "other")

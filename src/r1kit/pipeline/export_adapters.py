@@ -23,9 +23,9 @@ from r1kit.pipeline.export_origin import Made, Origin
 from r1kit.pipeline.export_proofs import (
     LENGTH,
     REFUSED,
-    TOLERANCE,
     Finding,
     adapted_model,
+    allowed,
     kept_by_trainer,
     logprob_gap,
     over,
@@ -92,7 +92,7 @@ def write_adapters(adapted: LoRAModel, base: Path, directory: Path) -> None:
 def beside_peft(adapted: LoRAModel, origin: Origin, directory: Path) -> tuple[float, Finding]:
     """PEFT's model of what was written, against the trainer's factors on the model under them, both in float32.
 
-    Returns the largest difference in log-probs, in nats. RunError where it is not below TOLERANCE.
+    Returns the largest difference in log-probs, in nats. RunError where it is not below what is `allowed`.
     """
     from peft import PeftModel
 
@@ -113,9 +113,10 @@ def beside_peft(adapted: LoRAModel, origin: Origin, directory: Path) -> tuple[fl
             ) from error
         text = spread_tokens(ours.config.vocab_size, min(LENGTH, ours.config.max_positions))
         gap = float(torch.stack([logprob_gap(ours.inner, theirs, ids) for ids in text]).max())
-    if not gap < TOLERANCE:
+        limit = allowed(gap, theirs, text)
+    if not gap < limit:
         raise RunError(
-            f"{directory}: PEFT and r1kit differ by {gap:.2g} nats in log-probs (expected: less than {TOLERANCE:g}): "
+            f"{directory}: PEFT and r1kit differ by {gap:.2g} nats in log-probs (expected: less than {limit:.2g}): "
             f"{REFUSED}"
         )
     return gap, Finding("peft", f"it loads {len(factors(adapted))} adapted matrices{over(text)}")
