@@ -27,11 +27,12 @@ from r1kit.training.checkpoints import complete_checkpoints, verify_checkpoint
 from r1kit.training.recorder import NullRecorder
 
 from .helpers import tiny_model
-from .sigkill_stages import JOBS, prepared, run
+from .sigkill_stages import IN_TWO, JOBS, prepared, run
 from .stage import swap_two_ids, write_untrained
 from .test_sigkill_stages import compare
 
-TRAINED = [job for job in JOBS if job != "generate"]
+# Those that keep checkpoints of their own on the way, in one process.
+TRAINED = [job for job in JOBS if job not in ("generate", "merge", "evaluate", *IN_TWO)]
 # Those that start from a model, in one process.
 STARTED = [job for job in JOBS if not job.startswith("pretrain") and not job.endswith("_two")]
 REFERENCES = ["dpo", "implicit"]
