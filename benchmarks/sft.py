@@ -149,7 +149,7 @@ def curves(options: dict[str, Any], order: dict[str, Any]) -> None:
     for name, losses in found.items():
         shown = " ".join(f"{loss:.4f}" for loss in losses[:: max(1, len(losses) // 5)])
         apart = max(abs(a - b) / b for a, b in zip(losses, found["trl"], strict=True))
-        print(f"{name:<22}{shown}   farthest from trl: {apart:.1e} of the loss")
+        print(f"{name:<24}{shown}   farthest from trl: {apart:.1e} of the loss")
 
 
 def memory(arguments: argparse.Namespace, machine: str) -> None:
