@@ -135,7 +135,7 @@ def turns_of(data: Mapping[str, Any], columns: Columns, thinking: str, system: s
         found = read_turns(data[columns.messages], columns.messages, thinking)
     else:
         found = (*prompt_of(data, columns, thinking), _response_of(data, columns, thinking))
-    return with_system(found, data, columns, system)
+    return with_system(found, data, columns.system, system)
 
 
 def prompt_of(data: Mapping[str, Any], columns: Columns, thinking: str) -> tuple[Message, ...]:
@@ -149,11 +149,11 @@ def prompt_of(data: Mapping[str, Any], columns: Columns, thinking: str) -> tuple
 
 
 def with_system(
-    turns: tuple[Message, ...], data: Mapping[str, Any], columns: Columns, system: str | None
+    turns: tuple[Message, ...], data: Mapping[str, Any], column: str, system: str | None
 ) -> tuple[Message, ...]:
-    """The turns behind their system prompt: the conversation's own, the row's, or the data set's."""
-    own = data.get(columns.system) if columns.system else None
-    text = text_of(own, columns.system) if own else system
+    """The turns behind their system prompt: the conversation's own, the row's in `column`, or the data set's."""
+    own = data.get(column) if column else None
+    text = text_of(own, column) if own else system
     if not text or turns[0].role in ("system", "text"):
         return turns
     return (Message("system", text), *turns)

@@ -18,7 +18,7 @@ from typing import Any
 from r1kit.config.data import ColumnSettings
 from r1kit.config.errors import UserError
 from r1kit.records import Message
-from r1kit.tasks.conversations import PROMPT, SYSTEM, asked_columns, read_turns, text_of
+from r1kit.tasks.conversations import PROMPT, SYSTEM, asked_columns, read_turns, with_system
 from r1kit.tasks.data_files import read_rows
 from r1kit.tasks.traces import HEAD, GoodRows
 
@@ -134,10 +134,7 @@ def rated_steps(data: Mapping[str, Any], columns: StepColumns, place: str, syste
     if empty is not None:
         raise ValueError(f"step {empty} is empty")
     prompt = (Message("user", asked),) if isinstance(asked, str) else read_turns(asked, columns.prompt, "as_is")
-    own = data.get(columns.system) if columns.system else None
-    system = text_of(own, columns.system) if own else system
-    if system and prompt[0].role not in ("system", "text"):
-        prompt = (Message("system", system), *prompt)
+    prompt = with_system(prompt, data, columns.system, system)
     return RatedSteps(place, prompt, tuple(steps), tuple(_ratings(ratings, human)), human)
 
 

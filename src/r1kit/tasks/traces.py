@@ -179,7 +179,7 @@ def _pair(row: Row, columns: Columns, place: str, settings: DataSettings) -> Pre
             prompt = conversations.prompt_of(data, columns, settings.thinking)
         else:
             raise ValueError(f"{columns.chosen} is a single response and no column holds its prompt")
-    prompt = conversations.with_system(prompt, data, columns, settings.system)
+    prompt = conversations.with_system(prompt, data, columns.system, settings.system)
     check_turns(prompt, answered=False)
     return PreferencePair(_id(row, columns, place), prompt, chosen, rejected, provenance={"source": row.place})
 

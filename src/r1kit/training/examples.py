@@ -134,8 +134,8 @@ def at_trained_tokens(
     own = [examples[i] for i in mine]
     for micro in plan([len(e.inputs) for e in own], token_budget):
         tokens = MicroTokens(micro, own, world.device)
-        values = compute(tokens).float().cpu().split([own[i].trained_tokens for rows in micro.members for i in rows])
-        for i, part in zip((i for rows in micro.members for i in rows), values, strict=True):
+        values = compute(tokens).float().cpu().split([e.trained_tokens for e in tokens.examples])
+        for i, part in zip(micro.alone()[0], values, strict=True):
             flat[starts[mine[i]] : starts[mine[i] + 1]] = part
     return world.all_reduce_(flat, "scores")
 

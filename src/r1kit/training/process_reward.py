@@ -67,15 +67,12 @@ class ProcessReward:
         self.flat.zero_grad()
         loss_sum, right = 0.0, 0.0
         for tokens in micro_batches(examples, token_budget, self.world):
-            members = [i for rows in tokens.micro.members for i in rows]
-            place = torch.zeros(len(tokens.examples), dtype=torch.long)
-            place[members] = torch.arange(len(members))
-            labels = torch.tensor([tokens.examples[i].outcome for i in members], device=tokens.device)
-            rewards_T, owners = self.rewards_of(tokens), place.to(tokens.device)[tokens.owners_T]
+            labels = torch.tensor([e.outcome for e in tokens.examples], device=tokens.device)
+            rewards_T, owners = self.rewards_of(tokens), tokens.owners_T
             loss = implicit_prm_loss(rewards_T, owners, labels, float(count))
             loss.backward()
             loss_sum += loss.item()
-            scores = rewards_T.new_zeros(len(members)).index_add(0, owners, rewards_T.detach())
+            scores = rewards_T.new_zeros(len(labels)).index_add(0, owners, rewards_T.detach())
             right += ((scores > 0) == (labels > 0.5)).float().sum().item()
         self.world.all_reduce_(self.flat.grad, "process reward gradients")
         norm = self.flat.clip_grad_(self.settings.grad_clip)

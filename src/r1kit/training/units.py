@@ -86,7 +86,7 @@ def read_all(
     mine = balanced_shards([len(s) for s in sequences], world.size)[world.rank]
     found: dict[int, list[float]] = {}
     for micro in plan([len(sequences[i]) for i in mine], token_budget):
-        local, places = _renumbered(micro)
+        places, local = micro.alone()
         members = [mine[i] for i in places]
         outputs = read(model, local, [sequences[i] for i in members]).double().cpu()
         widths = [sequences[i].marked if per_mark else 1 for i in members]
@@ -94,13 +94,6 @@ def read_all(
     parts = world.gather(sorted(found.items()), "scores")
     merged = {int(i): values for part in parts for i, values in part}
     return [np.array(merged[i], dtype=np.float64) for i in range(len(sequences))]
-
-
-def _renumbered(micro: MicroBatch) -> tuple[MicroBatch, list[int]]:
-    """The micro-batch with its members counted from 0, and what they were called before, in order."""
-    names = sorted(i for rows in micro.members for i in rows)
-    place = {name: i for i, name in enumerate(names)}
-    return MicroBatch(micro.segments, tuple(tuple(place[i] for i in rows) for rows in micro.members)), names
 
 
 @dataclass(frozen=True)
