@@ -11,8 +11,9 @@ rl: the policy update on rollouts sampled from the checkpoint (32 problems x 8, 
 Ours runs with one process and with two, one thread each, compiled (the recipe's `native: true`) and through PyTorch;
 compiled with two counts. The peer is Transformers' forward and backward on the same
 batches, padded, with AdamW, in {1 x 1 thread, 2 x 1} x {float32, bfloat16} x batch layouts; for pre-training also on
-rows of joined documents, which need no padding but mix documents. All are measured in the first round, the fastest
-for each number of processes again in every later one, in turn with ours. Figures are medians over rounds.
+rows of joined documents, which need no padding but mix documents. All are measured in the first round, on a tenth of
+the steps, the fastest for each number of processes on all of them in every later one, in turn with ours. Figures are
+medians over rounds.
 
 tokens/s: tokens in the loss (pretrain: all, rl: those of responses) over wall seconds. GFLOP/s: 6 x matmul parameters
 x useful tokens / second; padding is not useful, and the head counts only for tokens in the loss. Beside it stands the
@@ -102,17 +103,15 @@ def contenders(kind: str) -> tuple[list[Contender], list[Contender]]:
 
 
 def measure(kind: str, ours: Sequence[Contender], peers: Sequence[Contender], arguments: argparse.Namespace) -> None:
+    steps = arguments.pretrain_steps if kind == "pretrain" else arguments.rl_steps
     contest(
         ours,
         peers,
         options={"checkpoint": str(arguments.checkpoint), "recipe": arguments.recipe},
-        order={
-            "steps": arguments.pretrain_steps if kind == "pretrain" else arguments.rl_steps,
-            "problems": arguments.problems,
-            "max_tokens": arguments.max_tokens,
-        },
+        order={"steps": steps, "problems": arguments.problems, "max_tokens": arguments.max_tokens},
         rounds=arguments.repeats,
         seed=arguments.seed,
+        screening={"steps": max(1, steps // 10)},
         finalists=lambda all_peers: [fastest_in(all_peers, layout) for layout in (TWO, ONE)],
     )
 

@@ -21,12 +21,13 @@ import torch
 
 from r1kit.config.presets import PRESETS
 from r1kit.training import rl
-from r1kit.training.parallel import PeerError, World
+from r1kit.training.parallel import SUMMED, PeerError, World
 
 from .helpers import UPDATE_CASES, muon_steps, token_stepped, updated
 from .judged import preference_step
 from .preset_updates import VARIATIONS, Cut, preset_gradients
 from .stage import ListRecorder, even_tokens, open_stage, write_base
+from .test_optim_native import common_cases, stepped
 
 Arrays = dict[str, np.ndarray]
 
@@ -51,6 +52,33 @@ def collectives(world: World) -> Arrays:
     }
 
 
+def shared_memory(world: World) -> Arrays:
+    """Sums of windows beside those of gloo, twice, of lengths that ranks do not share evenly; and a common vector."""
+    found: Arrays = {"shares": np.array(world.shares)}
+    generator = torch.Generator().manual_seed(world.rank)
+    for length in (1, 7, 2 * SUMMED + 1):
+        window = world.window(length, torch.float32)
+        for turn in range(2):
+            window.copy_(torch.randn(length, generator=generator))
+            found[f"gloo {length} {turn}"] = world.all_reduce_(window.clone()).numpy()
+            found[f"window {length} {turn}"] = world.all_reduce_(window).numpy().copy()
+    common = world.common(5)
+    common[world.part(5)] = world.rank + 1.0
+    world.barrier()
+    found["common"] = common.numpy().copy()
+    world.barrier()
+    return found
+
+
+def common_master(world: World) -> Arrays:
+    """Steps of the compiled optimisers where both ranks have one master."""
+    return {
+        f"{case}/{name}": values
+        for case, (native, settings) in common_cases().items()
+        for name, values in stepped(native, settings, world).items()
+    }
+
+
 def peer_dies(world: World) -> Arrays:
     """Rank 1 is killed while rank 0 waits for its gradients."""
     world.barrier("all are there")
@@ -58,6 +86,15 @@ def peer_dies(world: World) -> Arrays:
         time.sleep(1.0)  # rank 0 has left the barrier by then, and waits
         os._exit(0)
     return _waited(lambda: world.all_reduce_(torch.zeros(4), "gradients"))
+
+
+def window_peer_dies(world: World) -> Arrays:
+    """The same, of gradients in shared memory."""
+    window = world.window(4, torch.float32)
+    if world.rank == 1:
+        time.sleep(1.0)
+        os._exit(0)
+    return _waited(lambda: world.all_reduce_(window, "gradients"))
 
 
 def peer_hangs(world: World) -> Arrays:
@@ -124,7 +161,20 @@ def preference(world: World) -> Arrays:
 
 JOBS: dict[str, Callable[[World], Arrays]] = {
     job.__name__: job
-    for job in (collectives, peer_dies, peer_hangs, muon, supervised, preference, update, presets, rl_stage)
+    for job in (
+        collectives,
+        shared_memory,
+        common_master,
+        peer_dies,
+        window_peer_dies,
+        peer_hangs,
+        muon,
+        supervised,
+        preference,
+        update,
+        presets,
+        rl_stage,
+    )
 }
 
 

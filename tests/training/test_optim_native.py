@@ -25,6 +25,7 @@ from r1kit.training.parallel import World
 
 from .helpers import tiny_model
 from .preset_updates import on_ranks
+from .ranks import Results
 from .test_optim import ADAMW, MUON, gradients
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler (g++)")
@@ -52,8 +53,9 @@ class Layers(nn.Module):
 
 
 def stepped(native: str, settings: OptimizerSettings, world: World | None = None, steps: int = 3) -> dict[str, Any]:
+    """Changes of the weights and the state after some steps; the ranks of a real world have one master."""
     world = world or World.single()
-    flat = FlatParameters(Layers())
+    flat = FlatParameters(Layers(), world, common=native != "off")
     optimizer: Any
     if native == "off":
         optimizer = make_optimizer(flat, settings, world)
@@ -62,11 +64,20 @@ def stepped(native: str, settings: OptimizerSettings, world: World | None = None
     before = flat.master.clone()
     for step, grad in enumerate(gradients(flat, steps)):
         flat.grad.copy_(grad)
+        if flat.is_common:
+            world.barrier()  # as the sum of gradients before a step
         optimizer.step_(1.0 - 0.1 * step)
     if isinstance(optimizer, Muon):
         optimizer.momentum[optimizer.other] = 0.0  # never read; only PyTorch moves it
     change = {name: view.numpy() for name, view in flat.named_views(flat.master - before).items()}
     return {**change, **{f"state {name}": tensor.numpy() for name, tensor in optimizer.state().items()}}
+
+
+def common_cases() -> dict[str, tuple[str, OptimizerSettings]]:
+    """What both ranks run on one master (rank_jobs.py)."""
+    kinds = ["float32", *(["bfloat16"] if shutil.which("g++") and has_bfloat16() else [])]
+    named = {"muon": MUON, "adamw": ADAMW}
+    return {f"{name} {kind}": (kind, settings) for kind in kinds for name, settings in named.items()}
 
 
 @pytest.mark.parametrize("kind", TOLERANCE)
@@ -103,6 +114,15 @@ def test_two_ranks_take_the_step_of_one(kind: str) -> None:
     for name, values in alone.items():
         assert np.array_equal(first[name], second[name]), name
         np.testing.assert_allclose(first[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_two_ranks_with_one_master_take_the_step_of_one(two_ranks: Results) -> None:
+    """Bit for bit: each matrix, and each number of AdamW, is stepped by one of them as it is by one alone."""
+    first, second = two_ranks["common_master"]
+    for case, (kind, settings) in common_cases().items():
+        for name, values in stepped(kind, settings).items():
+            assert np.array_equal(first[f"{case}/{name}"], values), f"{case}: {name}"
+            assert np.array_equal(second[f"{case}/{name}"], values), f"{case}: {name}"
 
 
 @pytest.mark.parametrize("settings", [MUON, ADAMW], ids=["muon", "adamw"])

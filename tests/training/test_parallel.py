@@ -9,12 +9,15 @@ Not exercised here: more than two processes; the pipeline that starts them (test
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from r1kit.config.errors import UserError
+from r1kit.training import shared_memory
 from r1kit.training.parallel import PeerError, World
 
 from .rank_jobs import DEADLINE_SECONDS
@@ -56,8 +59,9 @@ def test_shards_cover_everything_once() -> None:
         assert sorted(i for part in parts for i in part) == list(range(7))
 
 
-def test_a_dead_peer_is_reported_with_rank_and_stage(two_ranks: Results) -> None:
-    survivor = two_ranks["peer_dies"][0]
+@pytest.mark.parametrize("job", ["peer_dies", "window_peer_dies"])
+def test_a_dead_peer_is_reported_with_rank_and_stage(job: str, two_ranks: Results) -> None:
+    survivor = two_ranks[job][0]
     assert "rank 0 of 2: lost another process while waiting at 'gradients'" in str(survivor["error"])
     assert survivor["seconds"] < 10 * DEADLINE_SECONDS
 
@@ -87,8 +91,45 @@ def test_the_loopback_is_found_by_the_systems_own_name(
         seen.append(os.environ.pop("GLOO_SOCKET_IFNAME", None))
 
     monkeypatch.setattr("torch.distributed.init_process_group", meet)
+    monkeypatch.setattr("r1kit.training.shared_memory.available", lambda world: False)
     World.connect(tmp_path / "store", 0, 2)
     assert seen == [chosen]
+
+
+def test_windows_are_summed_as_by_gloo(two_ranks: Results) -> None:
+    first, second = two_ranks["shared_memory"]
+    for name, values in first.items():
+        assert np.array_equal(values, second[name]), name
+        if name.startswith("window"):
+            assert np.array_equal(values, first[name.replace("window", "gloo")]), name
+    assert first["common"].tolist() == [1.0, 1.0, 2.0, 2.0, 2.0]
+    assert first["shares"] or not sys.platform.startswith("linux")
+
+
+def test_one_process_has_windows_and_common_vectors_of_its_own() -> None:
+    world = World.single()
+    assert not world.shares
+    window = world.window(3, torch.bfloat16)
+    assert window.dtype == torch.bfloat16
+    assert world.all_reduce_(window) is window
+    assert world.common(2).tolist() == [0.0, 0.0]
+    assert world.part(7) == slice(0, 7)
+
+
+def test_parts_cover_everything_once() -> None:
+    for size in range(1, 5):
+        parts = [range(11)[World(rank, size).part(11)] for rank in range(size)]
+        assert [i for part in parts for i in part] == list(range(11))
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory without a name (Linux)")
+def test_shared_memory_that_cannot_be_had_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(UserError, match=r"64 MiB of memory shared by 1 processes could not be had: .*No space left"):
+        shared_memory.allocate(World.single(), 1 << 24, torch.float32)
 
 
 def test_ranks_agree_bitwise_after_every_job(two_ranks: Results) -> None:

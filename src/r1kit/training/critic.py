@@ -51,10 +51,10 @@ class Critic:
         self._trunk: Any = None
         if self.shared:
             head = _Head(policy.head_weight)
-            self.head, self.flat = head, FlatParameters(head)
+            self.head, self.flat = head, FlatParameters(head, world)
         else:
             model = ValueModel(load_model(model_path, dtype=dtype, device=world.device), bias=True)
-            self.head, self.flat = model.values, FlatParameters(model)
+            self.head, self.flat = model.values, FlatParameters(model, world)
             self._trunk = compiled(model.trunk, native, self.flat)
         self.optimizer = make_optimizer(self.flat, scaled_optimizer(optimizer, settings.lr_factor), world)
 

@@ -35,10 +35,13 @@ class OptimizerSettings(Protocol):
 class FlatParameters:
     """A module's parameters and gradients as two flat vectors.
 
-    `master` is float32; where the module is float32 too, its parameters are views of `master`.
+    `master` is float32; where the module is float32 too, its parameters are views of `master`. With `common` the
+    processes of `world` have one `master` where they can share memory, and the optimiser has to be told that each steps
+    its own part of it (`is_common`).
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, world: World | None = None, *, common: bool = False) -> None:
+        world = world or World.single()
         self.model = model
         self.names = [name for name, p in model.named_parameters() if p.requires_grad]
         self.parameters = [p for p in model.parameters() if p.requires_grad]
@@ -46,8 +49,12 @@ class FlatParameters:
         first = self.parameters[0]
         self.shared = first.dtype == torch.float32
         self.on_publish: list[Callable[[], None]] = []
-        self.master = torch.empty(total, dtype=torch.float32, device=first.device)
-        self.grad = torch.zeros(total, dtype=first.dtype, device=first.device)
+        self.is_common = common and self.shared and world.shares
+        if self.is_common:
+            self.master = world.common(total)
+        else:
+            self.master = torch.empty(total, dtype=torch.float32, device=first.device)
+        self.grad = world.window(total, first.dtype, first.device)
         for parameter, weight, grad in zip(
             self.parameters, self._views(self.master), self._views(self.grad), strict=True
         ):

@@ -1,7 +1,8 @@
 """Compiled steps of the optimisers in optim.py, which are their oracle and their fallback.
 
-State, checkpoints and what a rank does are those of the PyTorch form; a step is one call. Muon's matrix products run in
-the type that the recipe's `native` names, everything else in float32.
+State, checkpoints and numbers are those of the PyTorch form; a step is one call. Muon's matrix products run in the type
+that the recipe's `native` names, everything else in float32. Where the ranks have one master between them
+(`FlatParameters.is_common`), they have one state too, and each steps its own part of both.
 """
 
 from __future__ import annotations
@@ -51,18 +52,30 @@ def _library() -> ctypes.CDLL:
 
 
 class NativeAdamW(AdamW):
-    """`stretches` [n, 2]: where the vector's parts start in `weights` and `grad`, and their lengths."""
+    """AdamW on parts of `flat`: `stretches` [n, 2], where they start in `weights` and `grad`, and their lengths."""
 
-    def __init__(self, stretches: np.ndarray, betas: tuple[float, float], weight_decay: float, eps: float) -> None:
-        super().__init__(int(stretches[:, 1].sum()), betas, weight_decay, eps)
-        self.stretches = np.ascontiguousarray(stretches, np.int64)
+    def __init__(
+        self,
+        flat: FlatParameters,
+        stretches: np.ndarray,
+        betas: tuple[float, float],
+        weight_decay: float,
+        eps: float,
+        world: World,
+    ) -> None:
+        total = int(stretches[:, 1].sum())
+        super().__init__(total, betas, weight_decay, eps)
+        self.part = slice(0, total)
+        if flat.is_common:
+            self.first, self.second, self.part = world.common(total), world.common(total), world.part(total)
+        self.stretches = _within(stretches, self.part)
 
     def step_(self, weights: Tensor, grad: Tensor, lr: float) -> None:
         self.count += 1
         (beta1, beta2), decay = self.betas, 1 - lr * self.weight_decay
         correction1, correction2 = 1 - beta1**self.count, 1 - beta2**self.count
         step = _Adam(beta1, beta2, lr / correction1, decay, math.sqrt(correction2), self.eps)
-        arrays = (grad, self.first, self.second, weights)
+        arrays = (grad, self.first[self.part], self.second[self.part], weights)
         _library().adam(step, self.stretches.ctypes.data, len(self.stretches), *(a.data_ptr() for a in arrays))
 
 
@@ -73,14 +86,17 @@ class NativeMuon(Muon):
         super().__init__(flat, settings, world, getattr(torch, precision))
         check_precision(precision)
         self._half = int(precision == "bfloat16")
+        self._alone = world.size == 1 or flat.is_common  # no other rank needs the updates found here
+        if flat.is_common:
+            self.momentum = world.common(len(flat.master))
         if self._half:
             # Two numbers a word. Only one rank's are not 0, so that their sum as integers is theirs bit for bit.
             self.update = torch.zeros(-(-len(flat.master) // 2), dtype=torch.int32)
-        self.adam = NativeAdamW(_stretches(self.other), settings.betas, 0.0, settings.eps)
+        self.adam = NativeAdamW(flat, _stretches(self.other), settings.betas, 0.0, settings.eps, world)
         mine = {part for parts in self._by_shape() for part in parts}
         views = flat.named_views(flat.master)
         pieces = []
-        for part in self.parts:
+        for part in (p for p in self.parts if p in mine or not flat.is_common):
             view = views[part.name][part.start : part.end]
             rows, columns = view.shape
             scale = max(1.0, rows / columns) ** 0.5
@@ -89,7 +105,7 @@ class NativeMuon(Muon):
         self._room = memory.buffer(_library().muon_room(self._half, self._pieces, len(pieces)))
 
     def step_(self, lr_scale: float) -> None:
-        s, flat, alone = self.settings, self.flat, self.world.size == 1
+        s, flat, alone = self.settings, self.flat, self._alone
         lr = s.lr * lr_scale
         step = _Step(s.momentum, lr, 1.0 - lr * s.weight_decay)
         arguments = (self._half, self._pieces, len(self._pieces), step)
@@ -102,7 +118,23 @@ class NativeMuon(Muon):
             self.world.all_reduce_(self.update, "muon")
             _library().muon_steps(*arguments, found, flat.master.data_ptr())
         self.adam.step_(flat.master, flat.grad, (s.adam_lr or s.lr) * lr_scale)
+        _all_done(flat, self.world)
         flat.publish()
+
+
+class NativeFlatAdamW(FlatAdamW):
+    """AdamW over all parameters."""
+
+    def __init__(self, flat: FlatParameters, settings: OptimizerSettings, world: World) -> None:
+        super().__init__(flat, settings)
+        everything = np.array([[0, len(flat.master)]])
+        self.world = world
+        self.adam = NativeAdamW(flat, everything, settings.betas, settings.weight_decay, settings.eps, world)
+
+    def step_(self, lr_scale: float) -> None:
+        self.adam.step_(self.flat.master, self.flat.grad, self.settings.lr * lr_scale)
+        _all_done(self.flat, self.world)
+        self.flat.publish()
 
 
 def make_native_optimizer(
@@ -111,11 +143,24 @@ def make_native_optimizer(
     """The optimiser a recipe names, compiled, over float32 parameters on the CPU."""
     if settings.name == "muon":
         return NativeMuon(flat, settings, world, precision)
-    optimizer = make_optimizer(flat, settings, world)
-    if isinstance(optimizer, FlatAdamW):
-        everything = np.array([[0, flat.master.numel()]])
-        optimizer.adam = NativeAdamW(everything, settings.betas, settings.weight_decay, settings.eps)
-    return optimizer
+    if settings.name == "adamw":
+        return NativeFlatAdamW(flat, settings, world)
+    return make_optimizer(flat, settings, world)
+
+
+def _all_done(flat: FlatParameters, world: World) -> None:
+    """Nobody reads a common master before all have stepped their parts."""
+    if flat.is_common:
+        world.barrier("optimiser")
+
+
+def _within(stretches: np.ndarray, part: slice) -> np.ndarray:
+    """What of `stretches` has numbers in `part` of all of theirs, counted one after another."""
+    starts, lengths = stretches.T
+    before = np.cumsum(lengths) - lengths
+    first = np.clip(part.start - before, 0, lengths)
+    last = np.clip(part.stop - before, 0, lengths)
+    return np.ascontiguousarray(np.stack([starts + first, last - first], 1)[last > first], np.int64)
 
 
 def _stretches(indices: Tensor) -> np.ndarray:

@@ -31,10 +31,6 @@ class MicroBatch:
     def tokens(self) -> int:
         return sum(s.tokens for s in self.segments)
 
-    def with_segment(self, segment: Segment, members: tuple[int, ...]) -> MicroBatch:
-        """The same with one more segment behind the others."""
-        return MicroBatch((*self.segments, segment), (*self.members, members))
-
     def alone(self) -> tuple[list[int], MicroBatch]:
         """The sequences that are in it, in its order; and itself, counting in these alone."""
         own = [index for rows in self.members for index in rows]
@@ -72,17 +68,26 @@ def plan(lengths: Sequence[int], token_budget: int, *, best_fit: bool = False, a
             f"token_budget is {token_budget}, but one sequence has {longest} tokens: raise token_budget to at least "
             f"{longest} or lower the length cap"
         )
-    batches: list[MicroBatch] = []
+    runs: list[list[tuple[int, int]]] = []  # of each micro-batch, its runs of `order`
+    tokens: list[int] = []  # and how full it is
     singles = [(i, i + 1) for i in range(len(order))]
     for start, end in singles if apart else _cuts(np.array([lengths[i] for i in order]), token_budget):
-        segment = Segment(end - start, int(lengths[order[start]]))
-        looked_at = range(len(batches)) if best_fit else range(len(batches))[-1:]
-        fitting = [i for i in looked_at if batches[i].tokens + segment.tokens <= token_budget]
-        into = max(fitting, key=lambda i: batches[i].tokens, default=len(batches))
-        if into == len(batches):
-            batches.append(MicroBatch((), ()))
-        batches[into] = batches[into].with_segment(segment, tuple(order[start:end]))
-    return batches
+        added = (end - start) * int(lengths[order[start]])
+        looked_at = range(len(runs)) if best_fit else range(len(runs))[-1:]
+        fitting = [i for i in looked_at if tokens[i] + added <= token_budget]
+        into = max(fitting, key=tokens.__getitem__, default=len(runs))
+        if into == len(runs):
+            runs.append([])
+            tokens.append(0)
+        runs[into].append((start, end))
+        tokens[into] += added
+    return [
+        MicroBatch(
+            tuple(Segment(end - start, int(lengths[order[start]])) for start, end in chosen),
+            tuple(tuple(order[start:end]) for start, end in chosen),
+        )
+        for chosen in runs
+    ]
 
 
 def _cuts(sorted_lengths: np.ndarray, token_budget: int) -> list[tuple[int, int]]:

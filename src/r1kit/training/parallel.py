@@ -1,7 +1,8 @@
 """One process or a few, over gloo (and nccl between GPUs): the same calls, the same stage code on every rank.
 
 With one process nothing is initialised and every collective is the identity. Every wait has a deadline, and a failure
-names the stage that was waiting.
+names the stage that was waiting. Vectors made by `window` and `common` lie in memory that all processes see, where the
+system has such (shared_memory.py): they are summed there, or are one and the same.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from r1kit.training import shared_memory
+
+# Numbers summed at a time in shared memory: they stay in a core's cache.
+SUMMED = 1 << 16
 
 
 class PeerError(RuntimeError):
@@ -41,6 +48,9 @@ class World:
     rank: int = 0
     size: int = 1
     device: str = "cpu"
+    shares: bool = False  # whether the processes see memory together
+    # By vector of `window`: those of all ranks, in rank order.
+    _windows: WeakIdKeyDictionary = field(default_factory=WeakIdKeyDictionary, init=False, compare=False, repr=False)
 
     @classmethod
     def single(cls, device: str = "cpu") -> World:
@@ -70,7 +80,8 @@ class World:
                 f"rank {rank} of {size}: the other processes did not come up within {timeout:.0f} s ({error}); "
                 f"look at their output, {Path(store_path).parent}/rank-N.log, or run with --processes 1"
             ) from error
-        return cls(rank, size, device_of_rank(device, rank))
+        world = cls(rank, size, device_of_rank(device, rank))
+        return replace(world, shares=shared_memory.available(world))
 
     @property
     def is_main(self) -> bool:
@@ -82,9 +93,41 @@ class World:
 
     def all_reduce_(self, tensor: Tensor, stage: str = "all_reduce") -> Tensor:
         """Sum over ranks in place. Two ranks add one pair, so every rank holds the same bits."""
-        if self.size > 1:
+        if tensor in self._windows:
+            self._sum_windows(self._windows[tensor], stage)
+        elif self.size > 1:
             self._guard(stage, lambda: dist.all_reduce(tensor))
         return tensor
+
+    def window(self, elements: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+        """A vector of zeros of this rank's own, which `all_reduce_` sums fast; every rank calls it."""
+        if not self.shares:
+            return torch.zeros(elements, dtype=dtype, device=device)
+        windows = list(shared_memory.allocate(self, self.size * elements, dtype).view(self.size, elements))
+        mine = windows[self.rank][:]
+        self._windows[mine] = windows
+        return mine
+
+    def common(self, elements: int) -> Tensor:
+        """One float32 vector of zeros for all ranks, which must not write to the same places; every rank calls it."""
+        if self.shares:
+            return shared_memory.allocate(self, elements, torch.float32)
+        return torch.zeros(elements, dtype=torch.float32)
+
+    def part(self, elements: int) -> slice:
+        """This rank's share of a vector."""
+        return slice(elements * self.rank // self.size, elements * (self.rank + 1) // self.size)
+
+    def _sum_windows(self, windows: list[Tensor], stage: str) -> None:
+        """Each rank adds up its part of all vectors, in rank order, and writes it to every one of them."""
+        self.barrier(stage)
+        parts = [window[self.part(len(window))].split(SUMMED) for window in windows]
+        for first, *rest in zip(*parts, strict=True):
+            for other in rest:
+                first.add_(other)
+            for other in rest:
+                other.copy_(first)
+        self.barrier(stage)
 
     def sum(self, values: Sequence[float], stage: str = "sum") -> list[float]:
         """Element-wise float64 sum of a few numbers over ranks."""

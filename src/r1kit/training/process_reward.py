@@ -36,7 +36,7 @@ class ProcessReward:
     ) -> None:
         self.settings, self.world = settings, world
         model = load_model(model_path, dtype=dtype, device=world.device)
-        self.flat = FlatParameters(model)
+        self.flat = FlatParameters(model, world)
         self.network = compiled(model, native, self.flat)
         self.start = load_model(model_path, dtype=dtype, device=world.device)  # runs without gradient only
         self._start = compiled(self.start, native)

@@ -53,7 +53,7 @@ class Session:
         self.model: Any = load(found, dtype=dtype, device=world.device) if found and adapt is None else fresh_model()
         if adapt is not None:
             self.model = adapt(self.model)
-        self.flat = FlatParameters(self.model)
+        self.flat = FlatParameters(self.model, world, common=native != "off")
         # What training calls: the model, or its compiled form where the recipe asks for it.
         self.network: Any = compiled(self.model, native, self.flat)
         if native == "off":

@@ -21,6 +21,9 @@ struct Tokens {
 };
 }
 
+// Tokens at a time in the backward pass: few, for the gradients of all their logits exist at once.
+constexpr int64_t TOKENS = 128;
+
 template <class E>
 struct HeadRoom {
   int64_t V, D;
@@ -32,8 +35,8 @@ struct HeadRoom {
     Arena weights{packed}, scratch{room};
     forward = weights.take<E>(V * D);
     backward = weights.take<E>(V * D);
-    for (E** p : {&rows, &panel}) *p = scratch.take<E>(CHUNK * D);
-    for (E** p : {&delta, &turned}) *p = scratch.take<E>(CHUNK * V);
+    for (E** p : {&rows, &panel}) *p = scratch.take<E>(TOKENS * D);
+    for (E** p : {&delta, &turned}) *p = scratch.take<E>(TOKENS * V);
     logits = scratch.take<float>(BLOCK * V);
     block = scratch.take<float>(BLOCK * D);
     sums = scratch.take<float>(V * D);
@@ -118,8 +121,8 @@ static void run_backward(const Head& h, const Tokens& x, char* packed, char* roo
                          const float* grads, float* hidden_grad) {
   const HeadRoom<E> r(h, packed, room);
   std::memset(r.sums, 0, sizeof(float) * r.V * r.D);
-  for (int64_t start = 0; start < x.count; start += CHUNK) {
-    const int64_t rows = x.count - start < CHUNK ? x.count - start : CHUNK, depth = whole(rows);
+  for (int64_t start = 0; start < x.count; start += TOKENS) {
+    const int64_t rows = x.count - start < TOKENS ? x.count - start : TOKENS, depth = whole(rows);
     fill(x.hidden + start * h.hidden, rows, h.hidden, r.D, r.block, r.rows);
     for (int64_t b = 0; b < rows; b += BLOCK) {
       const int64_t t = start + b, n = rows - b < BLOCK ? rows - b : BLOCK;

@@ -25,7 +25,7 @@ struct Batch {
 }
 
 // Rows of one block, and the fewest of a chunk that is not the last. Measured; the optimum is flat.
-constexpr int64_t ROWS = 32, CHUNK = 128;
+constexpr int64_t ROWS = 32, CHUNK = 512;
 
 struct Sizes {
   int64_t D, H, G, K, I, Q, A, rotated;  // widths padded: model, one head, MLP, all heads of q, k and v, those of q
@@ -120,10 +120,9 @@ struct Room {
   float *stream, *block;          // [T, D]: residual stream, or its gradient; products of one block of rows
   E *act, *gate_up, *wide, *back;  // panels of `act` in use; of a chunk: panels [2I / 32, C, 32], [C, Q], [C, D]
   E *mixed;                        // [C, A]
-  E *turned, *turned_too, *panel;  // sides of weight gradients turned, [D, C], and a panel of the other side, [C, 32]
-  float *sums, *qkv_sum, *gate_up_sum, *output_sum, *down_sum, *bias_sum, *gain_sum;  // set to 0 for each layer
-  int64_t sums_bytes;
-  float *sum_turned, *line;
+  E *turned, *turned_too, *panel;  // sides of weight gradients turned, [C / 32, D, 32]; a panel of the other side, [C, 32]
+  float *sums, *qkv_sum, *gate_up_sum, *output_sum, *down_sum, *bias_sum, *gain_sum;  // of one layer
+  float *sum_turned, *line;  // 32 columns of sums, [32, D]; one row of anything
   AttentionRoom<E> attention;
   Room(Arena& arena, const Sizes& s, int64_t T, int64_t C, int64_t L) : rows(C), attention(arena, s, L) {
     position = arena.take<int64_t>(T);
@@ -142,8 +141,7 @@ struct Room {
     down_sum = arena.take<float>(s.D * s.I);
     bias_sum = arena.take<float>(s.Q);
     gain_sum = arena.take<float>(2 * s.K);
-    sums_bytes = arena.at - reinterpret_cast<char*>(sums);
-    sum_turned = arena.take<float>(s.D * (s.Q > 2 * s.I ? s.Q : 2 * s.I));
+    sum_turned = arena.take<float>(BLOCK * s.D);
     line = arena.take<float>(s.D + s.Q + s.A + s.I);
   }
 };

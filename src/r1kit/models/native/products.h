@@ -92,12 +92,12 @@ static void pack_columns(const float* x, int64_t ld, int64_t valid, int64_t dept
       turn_square(words(x + n * ld + k), ld, valid - n, words(to + n / BLOCK * stride + k * BLOCK + n % BLOCK), BLOCK);
 }
 
-// to[m][k] = x[k][m]: `valid` rows of x, zeros up to `depth`.
+// to[m][k] = x[k][m]: `valid` rows of x, zeros up to `depth`. Rows are `ld_to` numbers apart, blocks of 32 depths `step`.
 static void turn_rows(const float* x, int64_t ld, int64_t valid, int64_t depth, int64_t columns, float* to,
-                      int64_t ld_to) {
+                      int64_t ld_to, int64_t step = BLOCK) {
   for (int64_t m = 0; m < columns; m += 16)
     for (int64_t k = 0; k < depth; k += 16)
-      turn_square(words(x + k * ld + m), ld, valid - k, words(to + m * ld_to + k), ld_to);
+      turn_square(words(x + k * ld + m), ld, valid - k, words(to + m * ld_to + k / BLOCK * step + k % BLOCK), ld_to);
 }
 
 // c [rows, 32 * panels] = (ADD ? c : 0) + a [rows, depth] B. Rows of a are `lda` numbers apart and its blocks of 32
@@ -193,7 +193,7 @@ static void pack_columns(const bf16* x, int64_t ld, int64_t valid, int64_t depth
 }
 
 static void turn_rows(const bf16* x, int64_t ld, int64_t valid, int64_t depth, int64_t columns, bf16* to,
-                      int64_t ld_to) {
+                      int64_t ld_to, int64_t step = BLOCK) {
   const auto row = [&](int64_t k, int64_t m) {
     if (k >= valid) return _mm512_setzero_si512();
     return _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(x + k * ld + m)));
@@ -204,7 +204,7 @@ static void turn_rows(const bf16* x, int64_t ld, int64_t valid, int64_t depth, i
       for (int i = 0; i < 16; i++)
         r[i] = _mm512_or_si512(row(k + 2 * i, m), _mm512_slli_epi32(row(k + 2 * i + 1, m), 16));
       turn_vectors(r);
-      for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + (m + i) * ld_to + k, r[i]);
+      for (int i = 0; i < 16; i++) _mm512_storeu_si512(to + (m + i) * ld_to + k / BLOCK * step, r[i]);
     }
 }
 

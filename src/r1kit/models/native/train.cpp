@@ -33,19 +33,29 @@ static void normalise_backward(const float* g, const E* n, float factor, int64_t
   }
 }
 
-// sums [D, 32] (of rows of length ld) += x^T y over n rows, for x turned and 32 columns of y.
+// x [n, D] turned, as the side of a weight gradient: for 32 rows of x after another, [D, 32].
 template <class E>
-static void outer_panel(const Sizes& s, const Room<E>& r, int64_t n, const E* turned, const E* y, int64_t ldy,
-                        float* sums, int64_t ld) {
-  pack_rows(y, ldy, n, whole(n), BLOCK, r.panel, 0);
-  product<true>(s.D, 1, whole(n), turned, whole(n), BLOCK, r.panel, 0, sums, ld);
+static void turn(const Sizes& s, int64_t n, const E* x, E* to) {
+  turn_rows(x, s.D, n, whole(n), s.D, to, BLOCK, s.D * BLOCK);
 }
 
-// sums [D, columns] += x^T y over n rows.
+// sums [D, 32] = (add ? sums : 0) + x^T y over n rows, for x turned and 32 columns of y.
 template <class E>
-static void outer(const Sizes& s, const Room<E>& r, int64_t n, const E* x, const E* y, int64_t columns, float* sums) {
-  turn_rows(x, s.D, n, whole(n), s.D, r.turned, whole(n));
-  for (int64_t c = 0; c < columns; c += BLOCK) outer_panel(s, r, n, r.turned, y + c, columns, sums + c, columns);
+static void outer_panel(const Sizes& s, const Room<E>& r, int64_t n, const E* turned, const E* y, int64_t ldy,
+                        float* sums, bool add) {
+  pack_rows(y, ldy, n, whole(n), BLOCK, r.panel, 0);
+  if (add)
+    product<true>(s.D, 1, whole(n), turned, BLOCK, s.D * BLOCK, r.panel, 0, sums, BLOCK);
+  else
+    product<false>(s.D, 1, whole(n), turned, BLOCK, s.D * BLOCK, r.panel, 0, sums, BLOCK);
+}
+
+// sums = (add ? sums : 0) + x^T y over n rows, for 32 columns after another [D, 32].
+template <class E>
+static void outer(const Sizes& s, const Room<E>& r, int64_t n, const E* x, const E* y, int64_t columns, float* sums,
+                  bool add) {
+  turn(s, n, x, r.turned);
+  for (int64_t c = 0; c < columns; c += BLOCK) outer_panel(s, r, n, r.turned, y + c, columns, sums + c * s.D, add);
 }
 
 struct Chunk {
@@ -187,14 +197,14 @@ struct Pass {
   }
 
   void mlp_backward(const Packed<E>& w, const Saved<E>& k, const Chunk& c) {
-    const int64_t t0 = c.start, depth = whole(c.rows);
-    turn_rows(side(t0, c.rows, 0), s.D, c.rows, depth, s.D, r.turned, depth);
-    turn_rows(k.mlp_normed + t0 * s.D, s.D, c.rows, depth, s.D, r.turned_too, depth);
+    const int64_t t0 = c.start;
+    turn(s, c.rows, side(t0, c.rows, 0), r.turned);
+    turn(s, c.rows, k.mlp_normed + t0 * s.D, r.turned_too);
     for (int64_t p = 0; p < s.I; p += BLOCK) {
       blocks(c, [&](int64_t t, int64_t n) { swiglu_backward(w, k, c, t, n, p); });
-      outer_panel(s, r, c.rows, r.turned, r.act, BLOCK, r.down_sum + p, s.I);
+      outer_panel(s, r, c.rows, r.turned, r.act, BLOCK, r.down_sum + p * s.D, t0 > 0);
       for (int64_t j = 2 * p; j < 2 * p + 2 * BLOCK; j += BLOCK)
-        outer_panel(s, r, c.rows, r.turned_too, r.gate_up + j * r.rows, BLOCK, r.gate_up_sum + j, 2 * s.I);
+        outer_panel(s, r, c.rows, r.turned_too, r.gate_up + j * r.rows, BLOCK, r.gate_up_sum + j * s.D, t0 > 0);
     }
     blocks(c, [&](int64_t t, int64_t n) {
       product<false>(whole(n), s.D / BLOCK, 2 * s.I, r.gate_up + (t - t0) * BLOCK, BLOCK, r.rows * BLOCK,
@@ -257,7 +267,8 @@ struct Pass {
   }
 
   void backward_layer(const Packed<E>& w, const Saved<E>& k, bool head_norms) {
-    std::memset(r.sums, 0, r.sums_bytes);
+    std::memset(r.bias_sum, 0, sizeof(float) * s.Q);
+    std::memset(r.gain_sum, 0, sizeof(float) * 2 * s.K);
     chunks([&](const Chunk& c) { mlp_backward(w, k, c); });
     chunks([&](const Chunk& c) {
       const int64_t t0 = c.start;
@@ -266,14 +277,14 @@ struct Pass {
         product<false>(whole(n), s.A / BLOCK, s.D, grad, s.D, BLOCK, w.output_back, s.D * BLOCK, r.block, s.A);
         for (int64_t j = 0; j < n * s.A; j += W) put(r.mixed + (t - t0) * s.A + j, load(r.block + j));
       });
-      outer(s, r, c.rows, r.back, k.mixed + t0 * s.A, s.A, r.output_sum);
+      outer(s, r, c.rows, r.back, k.mixed + t0 * s.A, s.A, r.output_sum, t0 > 0);
       sequences(c, [&](int64_t t, int64_t length) {
         attend_backward(s, r.attention, k.qkv + t * s.Q, length, k.mixed + t * s.A, k.softmax + t * s.H,
                         r.mixed + (t - t0) * s.A, [&](int64_t i, int64_t h, float* grad) {
                           head_gradient(w, k, t + i, t - t0 + i, h, grad, head_norms);
                         });
       });
-      outer(s, r, c.rows, k.normed + t0 * s.D, r.wide, s.Q, r.qkv_sum);
+      outer(s, r, c.rows, k.normed + t0 * s.D, r.wide, s.Q, r.qkv_sum, t0 > 0);
       blocks(c, [&](int64_t t, int64_t n) {
         product<false>(whole(n), s.D / BLOCK, s.Q, r.wide + (t - t0) * s.Q, s.Q, BLOCK, w.qkv_back, s.Q * BLOCK,
                        r.block, s.D);
@@ -333,6 +344,7 @@ static void run_forward(const Model& m, const Batch& b, char* packed, char* save
 template <class E>
 static void run_backward(const Model& m, const Batch& b, char* packed, char* saved, char* room, const float* grad) {
   Pass<E> pass(m, b, room);
+  if (!pass.T) return;
   const Sizes& s = pass.s;
   Arena keep{saved};
   const SavedLast last(keep, s, pass.T);
