@@ -46,7 +46,7 @@ $(INSTALLED_DEV): pyproject.toml | $(BIN)/python
 	@touch $@ $(INSTALLED)
 
 test: $(INSTALLED_DEV)
-	$(BIN)/python -m pytest -n $(JOBS) -rs -m 'not slow' tests
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -rs -m 'not slow' tests
 
 test-slow: $(INSTALLED_DEV)
 	$(BIN)/python -m pytest -rs -m slow tests

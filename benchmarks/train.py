@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     parser = shared_parser(__doc__)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--problems", type=int, default=32, help="problems of one RL step")
-    parser.add_argument("--pretrain-steps", type=int, default=60, help="timed steps of one round")
+    parser.add_argument("--pretrain-steps", type=int, default=20, help="timed steps of one round")
     parser.add_argument("--rl-steps", type=int, default=3, help="timed updates of one round")
     parser.add_argument("--quick", action="store_true", help="few steps, short responses, one round: a check")
     arguments = parser.parse_args()

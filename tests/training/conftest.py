@@ -15,6 +15,15 @@ settings.register_profile("r1kit", deadline=None, derandomize=True)
 settings.load_profile("r1kit")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under pytest-xdist one worker takes all tests of the two ranks: else each would run them for itself."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            if "two_ranks" in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group("two_ranks"))
+
+
 @pytest.fixture(scope="session")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """What every job of rank_jobs.py gave in two processes, run once for the whole session."""

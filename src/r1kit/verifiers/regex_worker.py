@@ -85,7 +85,8 @@ def match_in_worker(
 ) -> MatchResult:
     """Match `pattern` against the whole of `text`, or search it anywhere, within `cpu_seconds`; from any thread.
 
-    A worker that was lost for a reason of ours (killed from outside) is replaced and the match tried once more.
+    A worker that was lost for a reason of ours (killed from outside) is replaced by a new one and the match tried once
+    more: other idle ones may be lost as well.
     """
     started = time.perf_counter()
     request: dict[str, object] = {
@@ -95,17 +96,17 @@ def match_in_worker(
         "anywhere": anywhere,
         "cpu_seconds": cpu_seconds,
     }
-    result = _attempt(request)
-    if result.status == "lost":
-        result = _attempt(request)
-    return MatchResult(result.status, result.detail, time.perf_counter() - started)
-
-
-def _attempt(request: dict[str, object]) -> MatchResult:
     try:
         worker = _idle.pop()
     except IndexError:
         worker = _Worker()
+    result = _attempt(worker, request)
+    if result.status == "lost":
+        result = _attempt(_Worker(), request)
+    return MatchResult(result.status, result.detail, time.perf_counter() - started)
+
+
+def _attempt(worker: _Worker, request: dict[str, object]) -> MatchResult:
     compiled = False
     try:
         worker.send(request)
