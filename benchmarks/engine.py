@@ -47,7 +47,9 @@ def main() -> None:
     arguments = parse()
     machine = describe()
     print(machine)
-    bounds = linear_bounds([ONE, TWO, THREADS], model_shapes(_config(arguments.checkpoint)), arguments.bound_seconds)
+    shapes = model_shapes(_config(arguments.checkpoint))
+    limits = linear_bounds([ONE, TWO, THREADS], shapes, arguments.bound_seconds)
+    bounds = {layout: bound.gflops for layout, bound in limits.items()}
     lines: list[str] = []
     for name, checkpoint in (("engine_base", arguments.base), ("engine", arguments.checkpoint)):
         if checkpoint is not None:

@@ -17,7 +17,8 @@ medians over rounds.
 
 tokens/s: tokens in the loss (pretrain: all, rl: those of responses) over wall seconds. GFLOP/s: 6 x matmul parameters
 x useful tokens / second; padding is not useful, and the head counts only for tokens in the loss. Beside it stands the
-best F.linear at M = 8192 on the same threads, in whichever of float32 and bfloat16 is faster.
+best F.linear at M = 8192 on the same threads, in whichever of float32 and bfloat16 is faster: all shapes are measured
+first, the best of each layout again in every round, beside ours, since the machine's speed drifts.
 
 The last lines are JSON objects: for each kind the ratio to the peer and the share of the bound, then "train", the
 smaller of the two shares (ours: GFLOP/s, peer: the bound).
@@ -27,12 +28,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from harness.arguments import newest_checkpoint, run, shared_parser
 from harness.contest import Contender, contest, fastest
-from harness.machine import describe, linear_bounds, model_shapes
+from harness.machine import Bound, describe, linear_bounds, model_shapes
 from harness.report import COST_HEADERS, cost_cells, percent, phase_table, result_line, table, thousands
 from harness.team import Layout
 from r1kit.models.checkpoint import from_hf_config, read_config
@@ -41,6 +43,7 @@ ONE, TWO = Layout(1, 1), Layout(2, 1)
 KINDS = ("pretrain", "rl")
 OURS = {"pretrain": "workers.training:OurPretraining", "rl": "workers.training:OurUpdate"}
 PEER = "workers.plain_training:TransformersTraining"
+LIMIT = "harness.machine:LinearBound"
 UNITS = {"pretrain": "tokens/s", "rl": "response tokens/s"}
 # All rows of a process in one forward pass.
 WHOLE = 1 << 20
@@ -55,8 +58,9 @@ def main() -> None:
     lines: list[str] = []
     for kind in arguments.kinds:
         ours, peers = contenders(kind)
-        measure(kind, ours, peers, arguments)
-        lines += show(kind, ours, peers, bounds, machine)
+        limits = limits_beside(bounds)
+        measure(kind, [*limits, *ours], peers, arguments)
+        lines += show(kind, ours, peers, limits, machine)
     shares = [row for row in map(json.loads, lines) if row["name"].endswith("share_of_bound")]
     print("\n".join([*lines, json.dumps({**min(shares, key=lambda row: row["ratio"]), "name": "train"})]))
 
@@ -102,16 +106,25 @@ def contenders(kind: str) -> tuple[list[Contender], list[Contender]]:
     return ours, peers
 
 
+def limits_beside(bounds: Mapping[Layout, Bound]) -> list[Contender]:
+    """The bound of each layout as something that is measured in every round."""
+    return [Contender("F.linear", layout, LIMIT, bound.order) for layout, bound in bounds.items()]
+
+
 def measure(kind: str, ours: Sequence[Contender], peers: Sequence[Contender], arguments: argparse.Namespace) -> None:
     steps = arguments.pretrain_steps if kind == "pretrain" else arguments.rl_steps
     contest(
         ours,
         peers,
-        options={"checkpoint": str(arguments.checkpoint), "recipe": arguments.recipe},
+        options={
+            "checkpoint": str(arguments.checkpoint),
+            "recipe": arguments.recipe,
+            "seconds": arguments.bound_seconds,
+        },
         order={"steps": steps, "problems": arguments.problems, "max_tokens": arguments.max_tokens},
         rounds=arguments.repeats,
         seed=arguments.seed,
-        screening={"steps": max(1, steps // 10)},
+        screening={"steps": min(steps, max(3, steps // 10))},
         finalists=lambda all_peers: [fastest_in(all_peers, layout) for layout in (TWO, ONE)],
     )
 
@@ -124,10 +137,11 @@ def show(
     kind: str,
     ours: Sequence[Contender],
     peers: Sequence[Contender],
-    bounds: dict[Layout, float],
+    limits: Sequence[Contender],
     machine: str,
 ) -> list[str]:
     """Print the tables of one kind; returns its JSON lines."""
+    bounds = {c.layout: median(run.total("gflops") for run in c.runs) for c in limits}
     ranked = [*ours, *fastest(peers, len(peers))]
     rows = []
     for c in ranked:
@@ -135,6 +149,9 @@ def show(
         row = [c.name, str(c.layout), thousands(c.rate()), f"{gflops:.1f}", percent(gflops / bounds[c.layout])]
         rows.append([*row, *cost_cells(c)])
     print(f"\n{kind}")
+    for c in limits:
+        rounds = ", ".join(f"{run.total('gflops'):.0f}" for run in c.runs)
+        print(f"bound, {c.layout}: {bounds[c.layout]:.0f} GFLOP/s (each round: {rounds})")
     print(table(["", "layout", UNITS[kind], "GFLOP/s", "of bound", *COST_HEADERS], rows))
     print(f"\ntime by phase, last round\n{phase_table(ranked)}\n")
     for c in ours:

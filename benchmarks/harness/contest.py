@@ -60,12 +60,14 @@ def contest(
 ) -> None:
     """Measure everyone in round 0, ours and `finalists(peers)` in each later one. Round r samples with seed + r.
 
-    screening: what the order of the peers is changed by in round 0 (None: nothing), to make the choice cheaper.
+    screening: what the order of the peers is changed by in round 0 (None: nothing), to make the choice cheaper; such a
+    measurement counts until there is a whole one.
     warm_up: what the order is changed by for an untimed measurement before a contender's first (None: the target warms
     itself up when it prepares).
     """
     with ExitStack() as stack:
         teams: dict[str, Team] = {}
+        screened: set[int] = set()
         for turn in range(rounds):
             for c in [*ours, *(finalists(peers) if turn else peers)]:
                 key = f"{c.target} {c.layout} {c.options}"
@@ -75,4 +77,10 @@ def contest(
                 turn_order = {**order, "seed": seed + turn, **c.order, **changed}
                 if not c.runs and warm_up is not None:
                     teams[key].measure({**turn_order, **warm_up})
-                c.runs.append(teams[key].measure(turn_order))
+                measured = teams[key].measure(turn_order)
+                if not changed and id(c) in screened:
+                    c.runs.clear()
+                    screened.discard(id(c))
+                elif changed:
+                    screened.add(id(c))
+                c.runs.append(measured)

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +80,22 @@ def model_shapes(config: Any) -> list[tuple[int, int]]:
     return list(dict.fromkeys(shapes))
 
 
+@dataclass(frozen=True)
+class Bound:
+    """The best F.linear of a layout: GFLOP/s, and the order of `LinearBound` that measures it again."""
+
+    gflops: float
+    order: dict[str, Any]
+
+
 def linear_bounds(
     layouts: Sequence[Layout], shapes: Sequence[tuple[int, int]], seconds: float = 0.5
-) -> dict[Layout, float]:
-    """GFLOP/s of the best F.linear at M = 8192 for each layout: the best call of each process, summed.
+) -> dict[Layout, Bound]:
+    """The best F.linear at M = 8192 for each layout: the best call of each process, summed.
 
     Every shape is measured in float32 and bfloat16 and printed; the larger of the two is the bound.
     """
-    bounds: dict[Layout, float] = {}
+    bounds: dict[Layout, Bound] = {}
     rows = []
     for layout in dict.fromkeys(layouts):
         with Team("harness.machine:LinearBound", layout, {"seconds": seconds}) as team:
@@ -94,8 +103,9 @@ def linear_bounds(
                 rates = {}
                 for dtype in DTYPES:
                     order = {"dtype": dtype, "inputs": inputs, "outputs": outputs}
-                    rates[dtype] = team.measure(order).total("gflops")
-                bounds[layout] = max(bounds.get(layout, 0.0), *rates.values())
+                    found = Bound(team.measure(order).total("gflops"), order)
+                    rates[dtype] = found.gflops
+                    bounds[layout] = max(bounds.get(layout, found), found, key=lambda bound: bound.gflops)
                 rows.append([f"{layout}, {inputs} -> {outputs}", *(f"{rates[d]:.0f}" for d in DTYPES)])
     print(f"\nF.linear at M = {ROWS}, GFLOP/s (best call; the bound is the best of a layout in either dtype)")
     print(table(["layout and shape", *DTYPES], rows))

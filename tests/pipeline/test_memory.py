@@ -72,9 +72,11 @@ def test_activations_are_what_autograd_saves(sizes: ModelSettings, length: int, 
 @needs_compiler
 @pytest.mark.parametrize("native", ["float32", "bfloat16"])
 @pytest.mark.parametrize("length", [64, 1024])
+@pytest.mark.parametrize("tokens", [1024, 4096])
 @pytest.mark.parametrize("sizes", [QUICKSTART, GROUPED])
-def test_activations_are_what_the_compiled_pass_asks_for(sizes: ModelSettings, length: int, native: str) -> None:
-    tokens = 4096
+def test_activations_are_what_the_compiled_pass_asks_for(
+    sizes: ModelSettings, tokens: int, length: int, native: str
+) -> None:
     model = NativePass(make_tiny(sizes, build_tiny_tokenizer(), seed=0))
     asked, lengths = np.empty(3, np.int64), np.full(tokens // length, length, np.int64)
     batch = _batch(np.zeros(tokens, np.int64), lengths)

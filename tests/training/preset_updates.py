@@ -119,7 +119,7 @@ class ThreadWorld(World):
     def __init__(self, rank: int, size: int, shared: list[Any], barrier: threading.Barrier) -> None:
         object.__setattr__(self, "rank", rank)
         object.__setattr__(self, "size", size)
-        self.__dict__.update(shares=False, shared=shared, meeting=barrier, _windows={})
+        self.__dict__.update(shares=False, shared=shared, meeting=barrier)
 
     def barrier(self, stage: str = "barrier") -> None:
         self.meeting.wait(30)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -27,7 +28,8 @@ from .helpers import UPDATE_CASES, muon_steps, token_stepped, updated
 from .judged import preference_step
 from .preset_updates import VARIATIONS, Cut, preset_gradients
 from .stage import ListRecorder, even_tokens, open_stage, write_base
-from .test_optim_native import common_cases, stepped
+from .test_native import trained_session
+from .test_optim_native import common_cases, native_kinds, stepped
 
 Arrays = dict[str, np.ndarray]
 
@@ -77,6 +79,24 @@ def common_master(world: World) -> Arrays:
         for case, (native, settings) in common_cases().items()
         for name, values in stepped(native, settings, world).items()
     }
+
+
+def native_session(world: World) -> Arrays:
+    """Pre-training on one master, on two that gloo joins, and stopped and resumed: what was trained, and how."""
+    found: Arrays = {}
+    for kind in native_kinds():
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(world.broadcast(folder)) / "checkpoints"
+            for name, ranks, stopped in (
+                ("shared", world, None),
+                ("gloo", replace(world, shares=False), None),
+                ("resumed", world, directory),
+            ):
+                state, common = trained_session(kind, ranks, stopped)
+                found |= {f"{kind}/{name}/{key}": values for key, values in state.items()}
+                found[f"{kind}/{name}/is_common"] = np.array(common)
+            world.barrier()  # before the folder goes
+    return found
 
 
 def peer_dies(world: World) -> Arrays:
@@ -165,6 +185,7 @@ JOBS: dict[str, Callable[[World], Arrays]] = {
         collectives,
         shared_memory,
         common_master,
+        native_session,
         peer_dies,
         window_peer_dies,
         peer_hangs,

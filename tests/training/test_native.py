@@ -26,6 +26,8 @@ from r1kit.training.update import update
 
 from .helpers import random_groups, rl_settings, tiny_model
 from .preset_updates import on_ranks
+from .ranks import Results
+from .test_optim_native import native_kinds
 from .test_pretraining import batch_of
 from .test_pretraining import settings as pretrain_settings
 
@@ -47,6 +49,26 @@ def session(native: str, world: World | None = None, directory: Path = Path("non
         keep_checkpoints=1,
         native=native,
     )
+
+
+def trained_session(native: str, world: World, stopped: Path | None = None) -> tuple[dict[str, np.ndarray], bool]:
+    """What four steps of pre-training leave, and whether all ranks have one master. `stopped`: where a session is saved
+    after two of them, for another to go on."""
+    settings = pretrain_settings(token_budget=90)
+
+    def steps(state: Session) -> Session:
+        for _ in range(2):
+            train_step(state, batch_of(LENGTHS), settings, 1.0)
+        return state
+
+    state = steps(session(native, world, stopped or Path("none")))
+    if stopped is not None:
+        state.save(2, {})
+        state = session(native, world, stopped)
+        assert state.start_step == 2
+    steps(state)
+    tensors = {"weights": state.flat.master, **state.optimizer.state()}
+    return {name: tensor.numpy().copy() for name, tensor in tensors.items()}, state.flat.is_common
 
 
 def pretrained(native: str, world: World | None = None, steps: int = 2) -> dict[str, np.ndarray]:
@@ -123,3 +145,17 @@ def test_a_model_that_cannot_be_compiled_is_refused() -> None:
             keep_checkpoints=1,
             native="float32",
         )
+
+
+def test_one_master_trains_as_one_for_each_rank_and_resumes(two_ranks: Results) -> None:
+    ranks = two_ranks["native_session"]
+    for kind in native_kinds():
+        wanted = {name: values for name, values in ranks[0].items() if name.startswith(f"{kind}/gloo/")}
+        assert len(wanted) > 3
+        for way in ("shared", "resumed"):
+            for rank in ranks:
+                assert rank[f"{kind}/{way}/is_common"] == two_ranks["shared_memory"][0]["shares"]
+                for name, values in wanted.items():
+                    if not name.endswith("is_common"):
+                        assert np.array_equal(rank[name.replace("gloo", way)], values), f"{way}: {name}"
+        assert not ranks[0][f"{kind}/gloo/is_common"]

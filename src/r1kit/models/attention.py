@@ -114,4 +114,6 @@ def packed_attention(segments: Sequence[Segment]) -> PackedAttention:
 
 def positions(segments: Sequence[Segment]) -> Tensor:
     """Position of every token within its own sequence, int64 [T]."""
-    return torch.from_numpy(np.concatenate([np.tile(np.arange(s.length), s.rows) for s in segments]))
+    lengths = np.repeat(np.array([s.length for s in segments], dtype=np.int64), [s.rows for s in segments])
+    starts = np.cumsum(lengths) - lengths
+    return torch.from_numpy(np.arange(lengths.sum()) - np.repeat(starts, lengths))

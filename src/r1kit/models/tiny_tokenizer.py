@@ -82,6 +82,12 @@ def corpus_encoder() -> Callable[[str], list[int]]:
     """
     added = "|".join(map(re.escape, (*SPECIAL_TOKENS, *ROLE_TOKENS, *TAG_TOKENS)))
     pieces = re.compile(f"{added}|{_WORDS}|{_TWO_DIGITS}|.", re.DOTALL).findall
-    ids = vocabulary()
-    unknown = ids["<unk>"]
-    return lambda text: [ids.get(piece, unknown) for piece in pieces(text)]
+    id_of = _Ids(vocabulary()).__getitem__
+    return lambda text: list(map(id_of, pieces(text)))
+
+
+class _Ids(dict[str, int]):
+    """Ids by piece; that of what is none."""
+
+    def __missing__(self, piece: str) -> int:
+        return self["<unk>"]

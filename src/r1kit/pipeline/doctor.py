@@ -19,7 +19,7 @@ from r1kit.pipeline.progress import duration, gib
 
 # Shares of the measured matrix-product rate that training and decoding of tiny models reach, by what computes: what
 # quick starts took, measured (docs/results.md). They turn work into the estimate of time below.
-SHARES = {"off": (0.30, 0.13), "float32": (0.45, 0.35), "bfloat16": (0.13, 0.11)}
+SHARES = {"off": (0.30, 0.13), "float32": (0.45, 0.35), "bfloat16": (0.20, 0.11)}
 ROWS, WIDTH, SECONDS = 8192, 384, 0.4
 
 TOOLS = {

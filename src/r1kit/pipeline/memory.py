@@ -184,9 +184,10 @@ def passes(
     width, size = shape.activation_width(length, how), how.product_size
     head = shape.head * 4 if head_trained else 0  # its gradient in float32, before it is added
     if how.native != "off":
-        kept = tokens * (shape.layers * width * size + 2 * shape.hidden * 4)
-        # A chunk of rows of one layer, the gradients of scores of one head, and of one layer's weights, twice.
-        room = (128 + length) * width * size + length * length * size + 8 * shape.matrices // max(shape.layers, 1)
+        kept = (tokens + 32) * shape.layers * width * size + tokens * 2 * shape.hidden * 4
+        # A chunk of rows of one layer, attention of one head, and the gradients of one layer's weights.
+        chunk = (544 + length) * (width + shape.hidden) * size
+        room = chunk + length * (length + 256) * size + 4 * shape.matrices // max(shape.layers, 1)
         return Memory(activations=(kept + room) * 5 // 4, logits=head)  # buffers are made with room to grow
     held = shape.layers * shape.hidden + 2 * width if recompute else shape.layers * width
     # One layer's gradients on top, in float32 on their way; hidden states and their gradient at the head.

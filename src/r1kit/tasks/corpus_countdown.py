@@ -44,16 +44,19 @@ class CountdownWriter:
         self.shape = Shape(corpus, task.template, rng)
         self.draw_numbers = task.sampler("train")
         self.fact_tables = _fact_tables(task.low, task.high, task.max_value)
-        self.near = [2 ** (-distance / corpus.near_scale) for distance in range(task.max_value + 1)]
+        # The weight of a value that is i - max_value away from the target.
+        self.near = [2 ** (-abs(i - task.max_value) / corpus.near_scale) for i in range(2 * task.max_value + 1)]
         # Bounded caches: a listable range fits whole, a wide one is redrawn.
         self.targets = lru_cache(maxsize=1 << 15)(task.targets)
         self.listed = lru_cache(maxsize=1 << 12)(self._listed)
+        self.values = lru_cache(maxsize=1 << 12)(lambda numbers: [c.value for c in self.listed(numbers)])
 
     def _listed(self, numbers: Numbers) -> list[Candidate]:
         return [_candidate(node) for node in expressions(numbers, self.task.max_value)]
 
-    def _weights(self, numbers: Numbers, target: int) -> list[float]:
-        return [self.near[abs(c.value - target)] for c in self.listed(numbers)]
+    def _near(self, target: int) -> list[float]:
+        """Weights of the values from 0 on: the nearer to the target, the higher."""
+        return self.near[self.task.max_value - target :]
 
     # --- documents ---
 
@@ -139,10 +142,11 @@ class CountdownWriter:
             pool = self.listed(numbers)
             if not near:
                 return pool[int(rng.random() * len(pool))]
-            return rng.choices(pool, self._weights(numbers, target))[0]
+            near_target = self._near(target)
+            return rng.choices(pool, [near_target[value] for value in self.values(numbers)])[0]
         nodes = [random_expression(numbers, limit, rng) for _ in range(NEAR_DRAWS if near else 1)]
-        weights = [self.near[abs(node.value - target)] for node in nodes]
-        return _candidate(rng.choices(nodes, weights)[0])
+        near_target = self._near(target)
+        return _candidate(rng.choices(nodes, [near_target[node.value] for node in nodes])[0])
 
     def _right(self, numbers: Numbers, target: int) -> Candidate:
         if len(numbers) <= LISTED_UP_TO:

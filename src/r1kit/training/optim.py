@@ -36,8 +36,7 @@ class FlatParameters:
     """A module's parameters and gradients as two flat vectors.
 
     `master` is float32; where the module is float32 too, its parameters are views of `master`. With `common` the
-    processes of `world` have one `master` where they can share memory, and the optimiser has to be told that each steps
-    its own part of it (`is_common`).
+    processes of `world` have one `master` where they can share memory (`is_common`), and each has to step its own part.
     """
 
     def __init__(self, model: nn.Module, world: World | None = None, *, common: bool = False) -> None:
@@ -49,11 +48,9 @@ class FlatParameters:
         first = self.parameters[0]
         self.shared = first.dtype == torch.float32
         self.on_publish: list[Callable[[], None]] = []
-        self.is_common = common and self.shared and world.shares
-        if self.is_common:
-            self.master = world.common(total)
-        else:
-            self.master = torch.empty(total, dtype=torch.float32, device=first.device)
+        master = world.common(total) if common and self.shared else None
+        self.is_common = master is not None
+        self.master = torch.empty(total, dtype=torch.float32, device=first.device) if master is None else master
         self.grad = world.window(total, first.dtype, first.device)
         for parameter, weight, grad in zip(
             self.parameters, self._views(self.master), self._views(self.grad), strict=True
@@ -100,10 +97,16 @@ class FlatParameters:
 class AdamW:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) on a flat float32 vector."""
 
-    def __init__(self, size: int, betas: tuple[float, float], weight_decay: float, eps: float) -> None:
+    def __init__(
+        self,
+        size: int,
+        betas: tuple[float, float],
+        weight_decay: float,
+        eps: float,
+        zeros: Callable[[int], Tensor] = torch.zeros,
+    ) -> None:
         self.betas, self.weight_decay, self.eps = betas, weight_decay, eps
-        self.first = torch.zeros(size)
-        self.second = torch.zeros(size)
+        self.first, self.second = zeros(size), zeros(size)
         self.count = 0
 
     def step_(self, weights: Tensor, grad: Tensor, lr: float) -> None:
@@ -171,8 +174,6 @@ class Muon:
         products: torch.dtype = torch.float32,
     ) -> None:
         self.flat, self.settings, self.world, self.products = flat, settings, world, products
-        self.momentum = torch.zeros_like(flat.master)
-        self.update = torch.zeros_like(flat.master)
         self.parts = list(_matrix_parts(flat))
         is_matrix = torch.zeros_like(flat.master, dtype=torch.bool)
         self.matrices = sorted({part.name for part in self.parts})
@@ -180,7 +181,13 @@ class Muon:
         for name in self.matrices:
             marks[name].fill_(True)
         self.other = (~is_matrix).nonzero().squeeze(1)
-        self.adam = AdamW(len(self.other), settings.betas, 0.0, settings.eps).to(flat.master.device)
+        self._allocate()
+
+    def _allocate(self) -> None:
+        self.momentum = torch.zeros_like(self.flat.master)
+        self.update = torch.zeros_like(self.flat.master)
+        adam = AdamW(len(self.other), self.settings.betas, 0.0, self.settings.eps)
+        self.adam = adam.to(self.flat.master.device)
 
     def step_(self, lr_scale: float) -> None:
         """One update; `lr_scale` multiplies both learning rates (warm-up and decay)."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import ctypes
 import math
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from r1kit.config.errors import UserError
 from r1kit.models import memory
 from r1kit.models.native.build import HEADERS, build
 from r1kit.models.native.training import check_precision
@@ -64,10 +65,8 @@ class NativeAdamW(AdamW):
         world: World,
     ) -> None:
         total = int(stretches[:, 1].sum())
-        super().__init__(total, betas, weight_decay, eps)
-        self.part = slice(0, total)
-        if flat.is_common:
-            self.first, self.second, self.part = world.common(total), world.common(total), world.part(total)
+        super().__init__(total, betas, weight_decay, eps, partial(_zeros, flat, world))
+        self.part = world.part(total) if flat.is_common else slice(0, total)
         self.stretches = _within(stretches, self.part)
 
     def step_(self, weights: Tensor, grad: Tensor, lr: float) -> None:
@@ -83,16 +82,10 @@ class NativeMuon(Muon):
     """`precision`: the type of products, "float32" or "bfloat16"."""
 
     def __init__(self, flat: FlatParameters, settings: OptimizerSettings, world: World, precision: str) -> None:
-        super().__init__(flat, settings, world, getattr(torch, precision))
         check_precision(precision)
         self._half = int(precision == "bfloat16")
         self._alone = world.size == 1 or flat.is_common  # no other rank needs the updates found here
-        if flat.is_common:
-            self.momentum = world.common(len(flat.master))
-        if self._half:
-            # Two numbers a word. Only one rank's are not 0, so that their sum as integers is theirs bit for bit.
-            self.update = torch.zeros(-(-len(flat.master) // 2), dtype=torch.int32)
-        self.adam = NativeAdamW(flat, _stretches(self.other), settings.betas, 0.0, settings.eps, world)
+        super().__init__(flat, settings, world, getattr(torch, precision))
         mine = {part for parts in self._by_shape() for part in parts}
         views = flat.named_views(flat.master)
         pieces = []
@@ -103,6 +96,14 @@ class NativeMuon(Muon):
             pieces.append(_Piece(view.storage_offset(), rows, columns, scale, part in mine))
         self._pieces = (_Piece * len(pieces))(*pieces)
         self._room = memory.buffer(_library().muon_room(self._half, self._pieces, len(pieces)))
+
+    def _allocate(self) -> None:
+        flat, s, size = self.flat, self.settings, len(self.flat.master)
+        self.momentum = _zeros(flat, self.world, size)
+        if not self._alone:
+            # In halves two numbers a word. Only one rank's are not 0: their sum as integers is theirs bit for bit.
+            self.update = torch.zeros(-(-size // 2), dtype=torch.int32) if self._half else torch.zeros(size)
+        self.adam = NativeAdamW(flat, _stretches(self.other), s.betas, 0.0, s.eps, self.world)
 
     def step_(self, lr_scale: float) -> None:
         s, flat, alone = self.settings, self.flat, self._alone
@@ -126,9 +127,8 @@ class NativeFlatAdamW(FlatAdamW):
     """AdamW over all parameters."""
 
     def __init__(self, flat: FlatParameters, settings: OptimizerSettings, world: World) -> None:
-        super().__init__(flat, settings)
+        self.flat, self.settings, self.world = flat, settings, world
         everything = np.array([[0, len(flat.master)]])
-        self.world = world
         self.adam = NativeAdamW(flat, everything, settings.betas, settings.weight_decay, settings.eps, world)
 
     def step_(self, lr_scale: float) -> None:
@@ -146,6 +146,19 @@ def make_native_optimizer(
     if settings.name == "adamw":
         return NativeFlatAdamW(flat, settings, world)
     return make_optimizer(flat, settings, world)
+
+
+def _zeros(flat: FlatParameters, world: World, size: int) -> Tensor:
+    """Room for a state, which is common where the master is."""
+    if not flat.is_common:
+        return torch.zeros(size)
+    made = world.common(size)
+    if made is None:
+        raise UserError(
+            f"no memory for the optimiser's state ({size * 4 / 2**20:.0f} MiB that {world.size} processes share): free "
+            "some, or run with --processes 1"
+        )
+    return made
 
 
 def _all_done(flat: FlatParameters, world: World) -> None:

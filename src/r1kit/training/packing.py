@@ -40,6 +40,9 @@ class MicroBatch:
 
     def fill(self, arrays: Sequence[np.ndarray], padding: float | int) -> np.ndarray:
         """Per-sequence arrays laid out flat along the token axis, padded at the right: [tokens]."""
+        own = [arrays[index] for rows in self.members for index in rows]
+        if sum(map(len, own)) == self.tokens:
+            return np.concatenate(own)
         out = np.full(self.tokens, padding, dtype=arrays[0].dtype)
         start = 0
         for segment, rows in zip(self.segments, self.members, strict=True):

@@ -21,6 +21,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from r1kit.config.errors import UserError
 from r1kit.training import shared_memory
 
 # Numbers summed at a time in shared memory: they stay in a core's cache.
@@ -101,18 +102,23 @@ class World:
 
     def window(self, elements: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
         """A vector of zeros of this rank's own, which `all_reduce_` sums fast; every rank calls it."""
-        if not self.shares:
+        room = self.common(self.size * elements, dtype) if self.shares else None
+        if room is None:
             return torch.zeros(elements, dtype=dtype, device=device)
-        windows = list(shared_memory.allocate(self, self.size * elements, dtype).view(self.size, elements))
+        windows = list(room.view(self.size, elements))
         mine = windows[self.rank][:]
         self._windows[mine] = windows
         return mine
 
-    def common(self, elements: int) -> Tensor:
-        """One float32 vector of zeros for all ranks, which must not write to the same places; every rank calls it."""
-        if self.shares:
-            return shared_memory.allocate(self, elements, torch.float32)
-        return torch.zeros(elements, dtype=torch.float32)
+    def common(self, elements: int, dtype: torch.dtype = torch.float32) -> Tensor | None:
+        """One vector of zeros for all ranks, which must not write different numbers to one place; every rank calls it.
+
+        None on every rank where one of them cannot have it.
+        """
+        try:
+            return shared_memory.allocate(self, elements, dtype) if self.shares else None
+        except UserError:
+            return None
 
     def part(self, elements: int) -> slice:
         """This rank's share of a vector."""

@@ -38,13 +38,16 @@ def allocate(world: World, elements: int, dtype: torch.dtype) -> Tensor:
     try:
         if world.is_main:
             descriptor, reason = _reserve(max(elements, 1) * dtype.itemsize)
-        # Another process opens the descriptor through this one's entry in /proc.
-        path = world.broadcast(f"/proc/{os.getpid()}/fd/{descriptor}", "shared memory")
+        # Another process opens the descriptor through this one's entry in /proc, and looks whether it found the same.
+        found = [f"/proc/{os.getpid()}/fd/{descriptor}", _identity(descriptor)]
+        path, identity = world.broadcast(found, "shared memory")
         mapped = None
         if not reason:
             try:
+                if _identity(path) != identity:
+                    raise OSError(f"{path} is something else in this process: it sees other processes than rank 0")
                 mapped = torch.from_file(path, shared=True, size=max(elements, 1), dtype=dtype)
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 reason = str(error)
         reasons = [r for r in world.gather(reason, "shared memory") if r]
     finally:
@@ -56,6 +59,14 @@ def allocate(world: World, elements: int, dtype: torch.dtype) -> Tensor:
             f"{'; '.join(reasons)}. Run with --processes 1, or free memory"
         )
     return mapped[:elements]
+
+
+def _identity(file: int | str) -> list[int]:
+    """What tells a file from all others of a machine; of none, nothing."""
+    if file == -1:
+        return []
+    found = os.stat(file)
+    return [found.st_dev, found.st_ino]
 
 
 def _reserve(size: int) -> tuple[int, str]:

@@ -102,6 +102,10 @@ def match_in_worker(
         worker = _Worker()
     result = _attempt(worker, request)
     if result.status == "lost":
+        for idle in [w for w in list(_idle) if w.process.poll() is not None]:
+            with contextlib.suppress(ValueError):  # another thread has taken it
+                _idle.remove(idle)
+                idle.close()
         result = _attempt(_Worker(), request)
     return MatchResult(result.status, result.detail, time.perf_counter() - started)
 

@@ -180,13 +180,11 @@ static inline vf root(vf x) {
   return x;
 #endif
 }
-static inline float root(float x) { return std::sqrt(x); }
 
-// One AdamW step of one number or of one vector of them.
+// One AdamW step of a vector of numbers.
 struct Adam {
   float beta1, beta2, lr, decay, root_correction2, eps;  // lr is divided by the first correction
-  template <class T>
-  void operator()(T g, T& first, T& second, T& weight) const {
+  void operator()(vf g, vf& first, vf& second, vf& weight) const {
     first += (g - first) * (1.0f - beta1);
     second = second * beta2 + g * g * (1.0f - beta2);
     weight = weight * decay - first / (root(second) / root_correction2 + eps) * lr;
@@ -228,7 +226,17 @@ void adam(const Adam* a, const int64_t (*stretches)[2], int64_t count, const flo
       store(second + i, v);
       store(w + i, x);
     }
-    for (; i < n; i++) (*a)(g[i], first[i], second[i], w[i]);
+    if (const size_t rest = sizeof(float) * (n - i)) {  // a vector too: no number's bits depend on where a stretch ends
+      vf d{}, m{}, v{}, x{};
+      std::memcpy(&d, g + i, rest);
+      std::memcpy(&m, first + i, rest);
+      std::memcpy(&v, second + i, rest);
+      std::memcpy(&x, w + i, rest);
+      (*a)(d, m, v, x);
+      std::memcpy(first + i, &m, rest);
+      std::memcpy(second + i, &v, rest);
+      std::memcpy(w + i, &x, rest);
+    }
     first += n;
     second += n;
   }
