@@ -15,7 +15,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Usage:
-    """`cpu_seconds` since the processes began; `peak_memory_bytes` summed over them since `reset_peak`."""
+    """`cpu_seconds` since the processes began; `peak_memory_bytes` summed over them since `reset_peak`.
+
+    Memory that processes share (weights and gradients of a compiled run) counts once for each that has used it.
+    """
 
     cpu_seconds: float
     peak_memory_bytes: int
