@@ -58,6 +58,8 @@ def main() -> None:
     lines: list[str] = []
     for kind in arguments.kinds:
         ours, peers = contenders(kind)
+        if arguments.alone:
+            ours, peers = [c for c in ours if c.order["native"]], []
         limits = limits_beside(bounds)
         measure(kind, [*limits, *ours], peers, arguments)
         lines += show(kind, ours, peers, limits, machine)
@@ -71,6 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--problems", type=int, default=32, help="problems of one RL step")
     parser.add_argument("--pretrain-steps", type=int, default=20, help="timed steps of one round")
     parser.add_argument("--rl-steps", type=int, default=3, help="timed updates of one round")
+    parser.add_argument("--alone", action="store_true", help="ours beside the bound only, without the slow peers")
     parser.add_argument("--quick", action="store_true", help="few steps, short responses, one round: a check")
     arguments = parser.parse_args()
     arguments.bound_seconds = 0.5
@@ -125,7 +128,7 @@ def measure(kind: str, ours: Sequence[Contender], peers: Sequence[Contender], ar
         rounds=arguments.repeats,
         seed=arguments.seed,
         screening={"steps": min(steps, max(3, steps // 10))},
-        finalists=lambda all_peers: [fastest_in(all_peers, layout) for layout in (TWO, ONE)],
+        finalists=lambda all_peers: [fastest_in(all_peers, layout) for layout in (TWO, ONE) if all_peers],
     )
 
 
@@ -154,14 +157,14 @@ def show(
         print(f"bound, {c.layout}: {bounds[c.layout]:.0f} GFLOP/s (each round: {rounds})")
     print(table(["", "layout", UNITS[kind], "GFLOP/s", "of bound", *COST_HEADERS], rows))
     print(f"\ntime by phase, last round\n{phase_table(ranked)}\n")
-    for c in ours:
+    first, lines = ours[0], []
+    for c in ours if peers else ():
         peer = fastest_in(peers, c.layout)
         print(f"{kind}, {c}: {c.rate() / peer.rate():.2f}x the fastest peer ({peer.name})")
-    first, peer = ours[0], fastest_in(peers, ours[0].layout)
-    return [
-        result_line(f"train_{kind}", first.rate(), peer.rate(), UNITS[kind], machine),
-        result_line(f"train_{kind}_share_of_bound", first.rate("gflop"), bounds[first.layout], "GFLOP/s", machine),
-    ]
+        if c is first:
+            lines.append(result_line(f"train_{kind}", c.rate(), peer.rate(), UNITS[kind], machine))
+    share = result_line(f"train_{kind}_share_of_bound", first.rate("gflop"), bounds[first.layout], "GFLOP/s", machine)
+    return [*lines, share]
 
 
 if __name__ == "__main__":
