@@ -191,7 +191,7 @@ def test_every_peer_runs_once_and_the_fastest_again_in_turn_with_ours(monkeypatc
     assert timed == [100, 10, 30, 20, 100, 30, 100, 30]
     assert [order["rate"] for order in FakeTeam.asked if order["cap"] == 24] == [100, 10, 30, 20]
     assert ours[0].rate() == 106, "the median of the seeds 5, 6 and 7"
-    assert fastest(peers)[0].rate() == 36
+    assert fastest(peers)[0].rate() == 36.5, "the median of the seeds 6 and 7: what chose it does not count"
     assert FakeTeam.started == [{"checkpoint": "somewhere"}] * 2, "equal targets and layouts share their processes"
 
 
