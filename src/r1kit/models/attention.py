@@ -112,8 +112,13 @@ def packed_attention(segments: Sequence[Segment]) -> PackedAttention:
     return PackedAttention(tuple(segments))
 
 
+def sequence_lengths(segments: Sequence[Segment]) -> np.ndarray:
+    """The length of every sequence, padding included, int64."""
+    return np.repeat(np.array([s.length for s in segments], dtype=np.int64), [s.rows for s in segments])
+
+
 def positions(segments: Sequence[Segment]) -> Tensor:
     """Position of every token within its own sequence, int64 [T]."""
-    lengths = np.repeat(np.array([s.length for s in segments], dtype=np.int64), [s.rows for s in segments])
+    lengths = sequence_lengths(segments)
     starts = np.cumsum(lengths) - lengths
     return torch.from_numpy(np.arange(lengths.sum()) - np.repeat(starts, lengths))

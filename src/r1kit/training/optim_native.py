@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from r1kit.config.errors import UserError
 from r1kit.models import memory
 from r1kit.models.native.build import HEADERS, build
 from r1kit.models.native.training import check_precision
+from r1kit.training import shared_memory
 from r1kit.training.optim import AdamW, FlatAdamW, FlatParameters, Muon, OptimizerSettings, make_optimizer
 from r1kit.training.parallel import World
 
@@ -150,15 +150,7 @@ def make_native_optimizer(
 
 def _zeros(flat: FlatParameters, world: World, size: int) -> Tensor:
     """Room for a state, which is common where the master is."""
-    if not flat.is_common:
-        return torch.zeros(size)
-    made = world.common(size)
-    if made is None:
-        raise UserError(
-            f"no memory for the optimiser's state ({size * 4 / 2**20:.0f} MiB that {world.size} processes share): free "
-            "some, or run with --processes 1"
-        )
-    return made
+    return shared_memory.allocate(world, size, torch.float32) if flat.is_common else torch.zeros(size)
 
 
 def _all_done(flat: FlatParameters, world: World) -> None:

@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from r1kit.config.errors import UserError
 from r1kit.models import memory
-from r1kit.models.attention import PackedAttention
+from r1kit.models.attention import PackedAttention, sequence_lengths
 from r1kit.models.decoder import Decoder
 from r1kit.models.native.build import build, gradient_address, turns
 from r1kit.models.native.head import NativeHead
@@ -125,7 +125,7 @@ class NativePass:
 
     def __call__(self, token_ids_T: Tensor, positions_T: Tensor, attend: PackedAttention) -> Tensor:
         """Final hidden states [T, D], as `Decoder.forward`; positions are those of the segments of `attend`."""
-        lengths = np.repeat([s.length for s in attend.segments], [s.rows for s in attend.segments]).astype(np.int64)
+        lengths = sequence_lengths(attend.segments)
         if lengths.sum() != len(token_ids_T):
             raise ValueError(f"{len(token_ids_T)} token ids for segments of {lengths.sum()} tokens")
         if lengths.size and lengths.max() > self.model.config.max_positions:
